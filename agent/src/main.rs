@@ -1,0 +1,2 @@
+//! The `spire-agent` binary.
+fn main() {}

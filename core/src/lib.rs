@@ -1,0 +1,19 @@
+//! What server and agent both mean: the vocabulary of SPIFFE and the contracts that attestors,
+//! resolvers, key managers and upstream authorities fulfil.
+//!
+//! This crate knows no cloud and no database, and opens no port of its own.
+
+pub mod bundle;
+pub mod catalog;
+pub mod clock;
+pub mod config;
+pub mod entry;
+pub mod id;
+pub mod keys;
+pub mod limits;
+pub mod node;
+pub mod selector;
+pub mod tasks;
+pub mod upstream;
+pub mod wire;
+pub mod workload;

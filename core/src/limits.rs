@@ -1,0 +1,28 @@
+//! All bounds set on outsiders.
+
+use std::time::Duration;
+
+/// Largest gRPC message that a server or an agent takes, in bytes; larger ones are refused with
+/// `RESOURCE_EXHAUSTED`.
+pub const MAX_MESSAGE_BYTES: usize = 4 << 20;
+
+/// Longest id of an entry in bytes.
+pub const MAX_ENTRY_ID_BYTES: usize = 255;
+
+/// Longest hint of an entry in bytes.
+///
+/// # Source
+/// SPIFFE Workload API, 8.
+pub const MAX_HINT_BYTES: usize = 1024;
+
+/// Entries, ids or certificate requests in one call or one page between agent and server.
+pub const MAX_SYNC_PAGE: usize = 500;
+
+/// How long a remote call may take unless its own rule says otherwise.
+pub const REMOTE_CALL: Duration = Duration::from_secs(30);
+
+/// How long a peer may take for a TLS handshake.
+pub const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// How long an orderly stop may take before connections are cut.
+pub const GRACEFUL_STOP: Duration = Duration::from_secs(10);

@@ -1,0 +1,1 @@
+//! Fakes of clouds that speak the real protocols on real ports.

@@ -1,0 +1,1 @@
+//! Drives the real binaries: harness, demo and load programs.

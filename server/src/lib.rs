@@ -1,0 +1,1 @@
+//! The SPIRE server as a library, so that tests run it in process; `main.rs` is the binary.

@@ -1,0 +1,2 @@
+//! The `spire-server` binary.
+fn main() {}

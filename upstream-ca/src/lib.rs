@@ -1,0 +1,1 @@
+//! Upstream authorities: what the server's CA can hang below.
