@@ -14,6 +14,7 @@ pub mod limits;
 pub mod node;
 pub mod selector;
 pub mod tasks;
+pub mod telemetry;
 pub mod upstream;
 pub mod wire;
 pub mod workload;

@@ -146,8 +146,10 @@ mod tests {
 
     #[test]
     fn all_of_them_must_be_found() {
-        let of = |text: &[&str]| text.iter().map(|text| text.parse().unwrap()).collect();
-        let asked = RequiredSelectors::new::<BTreeSet<_>>(of(&["unix:uid:1", "unix:gid:1"]));
+        let of = |text: &[&str]| -> BTreeSet<Selector> {
+            text.iter().map(|text| text.parse().unwrap()).collect()
+        };
+        let asked = RequiredSelectors::new(of(&["unix:uid:1", "unix:gid:1"]));
         let asked = asked.unwrap();
         assert!(asked.are_met_by(&of(&["unix:uid:1", "unix:gid:1", "unix:path:/x"])));
         assert!(!asked.are_met_by(&of(&["unix:uid:1"])));

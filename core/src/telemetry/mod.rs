@@ -1,0 +1,5 @@
+//! What operators see of a process: logs and health.
+
+pub mod health;
+mod line;
+pub mod log;
