@@ -1,1 +1,4 @@
-//! The SPIRE agent as a library, so that tests run it in process; `main.rs` is the binary.
+//! The agent of a trust domain on one node: it attests the node, holds the identities that the
+//! node may hand out, and hands them to the processes that they belong to.
+
+pub mod cache;
