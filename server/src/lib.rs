@@ -1,1 +1,5 @@
 //! The SPIRE server as a library, so that tests run it in process; `main.rs` is the binary.
+
+pub mod api;
+pub mod caller;
+pub mod policy;
