@@ -1,10 +1,16 @@
 //! Key managers: they make keys and sign; no private key leaves them.
 
+pub mod disk;
+mod local;
+pub mod memory;
+
 use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+
+pub use local::LocalKey;
 
 /// The kinds of keys that authorities and SVIDs use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -17,6 +23,8 @@ pub enum KeyType {
     EcP256,
     /// NIST P-384.
     EcP384,
+    /// NIST P-521, which only keys of upstream authorities have: none is made here.
+    EcP521,
 }
 
 /// A public key with its kind.
@@ -46,8 +54,8 @@ pub trait KeyManager: Send + Sync {
 
 /// A private key that can be used but not read.
 ///
-/// The algorithm follows the key: ECDSA with SHA-256 on P-256 and SHA-384 on P-384 (ASN.1
-/// signatures), PKCS#1 v1.5 with SHA-256 for RSA.
+/// The algorithm follows the key: ECDSA with SHA-256 on P-256, SHA-384 on P-384 and SHA-512 on
+/// P-521 (ASN.1 signatures), PKCS#1 v1.5 with SHA-256 for RSA.
 #[async_trait]
 pub trait SigningKey: Send + Sync + fmt::Debug {
     /// Its public half.

@@ -1,5 +1,8 @@
 //! The public keys by which a trust domain's SVIDs are checked.
 
+mod jwks;
+mod pem;
+
 use bytes::Bytes;
 use jiff::Timestamp;
 
@@ -36,6 +39,12 @@ impl Bundle {
             sequence_number: 0,
         }
     }
+
+    /// Whether `other` trusts the same authorities, whatever their order, hint and number.
+    pub fn same_authorities(&self, other: &Self) -> bool {
+        let _ = other;
+        todo!()
+    }
 }
 
 /// A root certificate.
@@ -59,3 +68,8 @@ pub struct JwtAuthority {
     /// Whether what it signed must be replaced at once.
     pub tainted: bool,
 }
+
+/// Why a bundle document cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct BundleError(pub String);
