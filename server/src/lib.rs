@@ -3,3 +3,5 @@
 pub mod api;
 pub mod caller;
 pub mod policy;
+
+pub mod store;

@@ -1,0 +1,80 @@
+//! How the store fails.
+
+/// Why a call of the store did not do what was asked. In all cases nothing was changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// No such record.
+    #[error("record not found")]
+    NotFound,
+    /// A record with that name exists. The text is a sentence for the caller.
+    #[error("{0}")]
+    AlreadyExists(String),
+    /// The records that exist forbid the change. The text is a sentence for the caller.
+    #[error("{0}")]
+    Refused(String),
+    /// What the caller gave names something that does not exist. The text is a sentence for the
+    /// caller.
+    #[error("{0}")]
+    Invalid(String),
+    /// Another writer was faster, several times; the same call may succeed later.
+    #[error("the record is being changed by others; try again")]
+    Conflict,
+    /// The database is locked, full, unreadable or gone; the same call may succeed later.
+    #[error("datastore is unavailable: {0}")]
+    Unavailable(String),
+    /// A row holds what no version of the server wrote.
+    #[error("datastore is corrupt: {0}")]
+    Corrupt(String),
+}
+
+/// Why the store cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The tables are SPIRE's; nothing was changed.
+    #[error(
+        "the database at {connection:?} holds tables of SPIRE and was left unchanged; copy it \
+         with: {command}"
+    )]
+    SpireTables {
+        /// The connection string.
+        connection: String,
+        /// The command that copies it.
+        command: String,
+    },
+    /// The tables are those of some other program; nothing was changed.
+    #[error(
+        "the database at {0:?} holds tables that are not the server's; set connection_string to \
+         a database of its own"
+    )]
+    ForeignTables(String),
+    /// The tables are of a later version of the server.
+    #[error(
+        "the database has schema version {found}, this server knows up to {known}; run the \
+         server version that made it, or a later one"
+    )]
+    TooNew {
+        /// Version in the database.
+        found: i64,
+        /// Last version known here.
+        known: i64,
+    },
+    /// The tables are of an earlier version and `disable_migration` is set.
+    #[error(
+        "the database has schema version {found} and this server needs {known}, but \
+         disable_migration is set; remove it, or migrate with another server"
+    )]
+    MigrationDisabled {
+        /// Version in the database.
+        found: i64,
+        /// Version needed here.
+        known: i64,
+    },
+    /// The database cannot be reached, read or written.
+    #[error("unable to open the database at {connection:?}: {reason}")]
+    Unavailable {
+        /// The connection string, without secrets.
+        connection: String,
+        /// What failed.
+        reason: String,
+    },
+}
