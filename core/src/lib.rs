@@ -12,6 +12,7 @@ pub mod id;
 pub mod keys;
 pub mod limits;
 pub mod node;
+pub mod path_template;
 pub mod selector;
 pub mod svid;
 pub mod tasks;
