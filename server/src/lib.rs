@@ -3,5 +3,6 @@
 pub mod api;
 pub mod caller;
 pub mod policy;
+pub mod registry;
 
 pub mod store;
