@@ -1,1 +1,70 @@
-//! Upstream authorities: what the server's CA can hang below.
+//! Upstream authorities: what the server's CA can hang below, one file each.
+//!
+//! Here is what they share: [`check`], which every chain passes before the server uses it,
+//! whoever signed it.
+
+mod certificate;
+pub mod disk;
+mod path;
+
+use jiff::Timestamp;
+use spire_core::catalog::Plugin;
+use spire_core::id::TrustDomain;
+use spire_core::upstream::{Minted, UpstreamAuthority, UpstreamError};
+
+use certificate::Certificate;
+
+/// The upstream authorities of this crate.
+pub const PLUGINS: &[Plugin<dyn UpstreamAuthority>] = &[disk::PLUGIN];
+
+/// Checks what an upstream returned for a request that carried `public_key`
+/// (SubjectPublicKeyInfo, DER): the first certificate is a signing certificate of `trust_domain`
+/// with that key, and the chain leads to one of the roots, all valid at `now`.
+///
+/// # Errors
+/// [`UpstreamError::Invalid`] names the first rule that is broken.
+///
+/// # Source
+/// X509-SVID, 3.2 and 4; RFC 5280, 6.1.
+pub fn check(
+    minted: &Minted,
+    public_key: &[u8],
+    trust_domain: &TrustDomain,
+    now: Timestamp,
+) -> Result<(), UpstreamError> {
+    let invalid = |why: String| {
+        UpstreamError::Invalid(format!("the chain from the upstream authority: {why}"))
+    };
+    let chain = certificate::read_all(&minted.chain).map_err(invalid)?;
+    let roots = minted.roots.iter().map(|root| &root.certificate);
+    let roots = certificate::read_all(roots).map_err(invalid)?;
+    let Some((own, others)) = chain.split_first() else {
+        return Err(invalid("it is empty".to_owned()));
+    };
+    check_own(own, public_key, trust_domain).map_err(invalid)?;
+    path::verify(own, others, &roots, now).map_err(|why| invalid(why.to_string()))
+}
+
+fn check_own(
+    own: &Certificate,
+    public_key: &[u8],
+    trust_domain: &TrustDomain,
+) -> Result<(), String> {
+    if own.public_key != public_key {
+        return Err("its first certificate carries another key than the request".to_owned());
+    }
+    if !own.is_ca {
+        return Err(
+            "its first certificate is no signing certificate: CA:TRUE and keyCertSign are \
+                    needed"
+                .to_owned(),
+        );
+    }
+    let (uris, expected) = (&own.uris, trust_domain.id());
+    if *uris != [expected.as_str()] {
+        return Err(format!(
+            "its first certificate must have the URI SAN {expected} alone, not {uris:?}"
+        ));
+    }
+    Ok(())
+}

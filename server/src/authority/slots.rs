@@ -1,0 +1,270 @@
+//! Two slots for each kind of authority: one is active, the other is free, prepared or old.
+//!
+//! Everything here is a function of its arguments; [`super::rotation`] acts on it.
+
+use std::fmt;
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+
+/// Earliest preparation before the end of a long-lived authority.
+const PREPARE_AT_MOST: SignedDuration = SignedDuration::from_hours(30 * 24);
+/// Earliest activation before the end of a long-lived authority.
+const ACTIVATE_AT_MOST: SignedDuration = SignedDuration::from_hours(7 * 24);
+/// How long whoever checks SVIDs gets to learn of a prepared authority.
+const DISTRIBUTE_AT_MOST: SignedDuration = SignedDuration::from_secs(30);
+
+/// The name of a slot, which is part of the name of its key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SlotId {
+    A,
+    B,
+}
+
+impl SlotId {
+    pub(crate) const BOTH: [Self; 2] = [Self::A, Self::B];
+
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::A => "A",
+            Self::B => "B",
+        }
+    }
+
+    fn other(self) -> Self {
+        match self {
+            Self::A => Self::B,
+            Self::B => Self::A,
+        }
+    }
+}
+
+impl fmt::Display for SlotId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.as_str())
+    }
+}
+
+/// From when until when an authority lives. Its dates follow from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Lifetime {
+    pub(crate) issued_at: Timestamp,
+    pub(crate) not_after: Timestamp,
+}
+
+impl Lifetime {
+    /// When the next authority is prepared: at half life, or 30 days before the end.
+    pub(crate) fn prepare_next_at(&self) -> Timestamp {
+        self.not_after - (self.length() / 2).min(PREPARE_AT_MOST)
+    }
+
+    /// When the next authority takes over: a sixth of the life, or 7 days, before the end.
+    pub(crate) fn activate_next_at(&self) -> Timestamp {
+        self.not_after - (self.length() / 6).min(ACTIVATE_AT_MOST)
+    }
+
+    /// When an authority that was published at its issue is known to those who check SVIDs.
+    fn distributed_at(&self) -> Timestamp {
+        self.issued_at + (self.length() / 12).min(DISTRIBUTE_AT_MOST)
+    }
+
+    pub(crate) fn has_ended(&self, now: Timestamp) -> bool {
+        now >= self.not_after
+    }
+
+    fn length(&self) -> SignedDuration {
+        self.not_after.duration_since(self.issued_at).max(SignedDuration::ZERO)
+    }
+}
+
+/// What lies in a slot.
+pub(crate) trait Slotted {
+    fn slot(&self) -> SlotId;
+    fn lifetime(&self) -> Lifetime;
+    fn authority_id(&self) -> &str;
+}
+
+/// The step that is due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Due {
+    Nothing,
+    Prepare,
+    Activate,
+}
+
+/// The slots of one kind of authority.
+#[derive(Debug)]
+pub(crate) struct Slots<T> {
+    active: Option<Arc<T>>,
+    prepared: Option<Arc<T>>,
+    old: Option<Arc<T>>,
+}
+
+impl<T: Slotted> Slots<T> {
+    /// Slots in which nothing lies.
+    pub(crate) fn empty() -> Self {
+        Self { active: None, prepared: None, old: None }
+    }
+
+    /// The one that signs.
+    pub(crate) fn active(&self) -> Option<&Arc<T>> {
+        self.active.as_ref()
+    }
+
+    /// The one that signs next.
+    pub(crate) fn prepared(&self) -> Option<&Arc<T>> {
+        self.prepared.as_ref()
+    }
+
+    /// The one that signed before.
+    pub(crate) fn old(&self) -> Option<&Arc<T>> {
+        self.old.as_ref()
+    }
+
+    /// The slot that the next authority goes to.
+    pub(crate) fn free(&self) -> SlotId {
+        self.active.as_ref().map_or(SlotId::A, |active| active.slot().other())
+    }
+
+    /// Which step the dates ask for.
+    pub(crate) fn due(&self, now: Timestamp) -> Due {
+        let Some(active) = self.active.as_ref().map(|active| active.lifetime()) else {
+            return if self.prepared.is_some() { Due::Activate } else { Due::Prepare };
+        };
+        match self.prepared.as_ref().map(|prepared| prepared.lifetime()) {
+            // A prepared authority that ended while it waited is none.
+            Some(prepared) if prepared.has_ended(now) => Due::Prepare,
+            Some(_) if active.has_ended(now) => Due::Activate,
+            Some(prepared)
+                if now >= active.activate_next_at() && now >= prepared.distributed_at() =>
+            {
+                Due::Activate
+            }
+            Some(_) => Due::Nothing,
+            None if now >= active.prepare_next_at() => Due::Prepare,
+            None => Due::Nothing,
+        }
+    }
+
+    /// Lays `authority` into its slot, the free one. What was there has lost its key.
+    pub(crate) fn prepare(&mut self, authority: Arc<T>) {
+        self.old = None;
+        self.prepared = Some(authority);
+    }
+
+    /// Forgets what is in the free slot, whose key is about to be replaced.
+    pub(crate) fn clear_free(&mut self) {
+        self.old = None;
+        self.prepared = None;
+    }
+
+    /// Lets the prepared authority sign; the one that signed becomes the old one.
+    pub(crate) fn activate(&mut self) {
+        if let Some(prepared) = self.prepared.take() {
+            self.old = self.active.replace(prepared);
+        }
+    }
+
+    /// Takes up what a journal remembers, of which at most one may lie in each slot.
+    pub(crate) fn restore(
+        active: Option<Arc<T>>,
+        prepared: Option<Arc<T>>,
+        old: Option<Arc<T>>,
+    ) -> Self {
+        Self { active, prepared, old }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Dated(SlotId, Lifetime);
+
+    impl Slotted for Dated {
+        fn slot(&self) -> SlotId {
+            self.0
+        }
+        fn lifetime(&self) -> Lifetime {
+            self.1
+        }
+        fn authority_id(&self) -> &str {
+            self.0.as_str()
+        }
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn lifetime(from: i64, to: i64) -> Lifetime {
+        Lifetime { issued_at: at(from), not_after: at(to) }
+    }
+
+    fn dated(slot: SlotId, from: i64, to: i64) -> Arc<Dated> {
+        Arc::new(Dated(slot, lifetime(from, to)))
+    }
+
+    #[test]
+    fn dates_follow_from_the_lifetime() {
+        let short = lifetime(0, 180);
+        assert_eq!((short.prepare_next_at(), short.activate_next_at()), (at(90), at(150)));
+        let day = 24 * 3600;
+        let long = lifetime(0, 365 * day);
+        assert_eq!(long.prepare_next_at(), at((365 - 30) * day));
+        assert_eq!(long.activate_next_at(), at((365 - 7) * day));
+        let backwards = lifetime(10, 0);
+        assert_eq!(backwards.prepare_next_at(), at(0));
+    }
+
+    #[test]
+    fn the_first_authority_is_prepared_and_activated_at_once() {
+        let mut slots = Slots::empty();
+        assert_eq!((slots.due(at(0)), slots.free()), (Due::Prepare, SlotId::A));
+        slots.prepare(dated(SlotId::A, 0, 180));
+        assert_eq!(slots.due(at(0)), Due::Activate);
+        slots.activate();
+        assert_eq!((slots.due(at(0)), slots.free()), (Due::Nothing, SlotId::B));
+        assert!(slots.old().is_none());
+    }
+
+    #[test]
+    fn the_slots_take_turns() {
+        let mut slots = Slots::restore(Some(dated(SlotId::A, 0, 180)), None, None);
+        assert_eq!(slots.due(at(89)), Due::Nothing);
+        assert_eq!(slots.due(at(90)), Due::Prepare);
+        slots.prepare(dated(SlotId::B, 90, 270));
+        assert_eq!(slots.due(at(149)), Due::Nothing);
+        assert_eq!(slots.due(at(150)), Due::Activate);
+        slots.activate();
+        assert_eq!(slots.active().unwrap().slot(), SlotId::B);
+        assert_eq!(slots.old().unwrap().slot(), SlotId::A);
+        assert_eq!(slots.free(), SlotId::A);
+        assert_eq!(slots.due(at(180)), Due::Prepare);
+        slots.clear_free();
+        assert!(slots.old().is_none() && slots.prepared().is_none());
+    }
+
+    #[test]
+    fn an_authority_that_came_late_is_distributed_first() {
+        let mut slots = Slots::restore(Some(dated(SlotId::A, 0, 3600)), None, None);
+        slots.prepare(dated(SlotId::B, 3500, 7100));
+        assert_eq!(slots.due(at(3529)), Due::Nothing);
+        assert_eq!(slots.due(at(3530)), Due::Activate);
+    }
+
+    #[test]
+    fn the_end_of_the_active_one_waits_for_nothing() {
+        let mut slots = Slots::restore(Some(dated(SlotId::A, 0, 3600)), None, None);
+        slots.prepare(dated(SlotId::B, 3599, 7199));
+        assert_eq!(slots.due(at(3599)), Due::Nothing);
+        assert_eq!(slots.due(at(3600)), Due::Activate);
+    }
+
+    #[test]
+    fn a_prepared_authority_that_ended_is_made_anew() {
+        let slots =
+            Slots::restore(Some(dated(SlotId::A, 0, 180)), Some(dated(SlotId::B, 90, 140)), None);
+        assert_eq!(slots.due(at(140)), Due::Prepare);
+    }
+}

@@ -1,0 +1,64 @@
+//! Does a signing certificate lead to a root? Verifiers of leaves refuse signing certificates, so
+//! their path is followed here.
+
+use jiff::Timestamp;
+
+use crate::certificate::Certificate;
+
+/// Most signing certificates between a leaf and a root.
+const MAX_DEPTH: usize = 8;
+
+/// Why a certificate leads to no root.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum PathError {
+    #[error("it leads to none of the roots")]
+    NoRoot,
+    #[error("a certificate of it is not valid at this time (it ends {0})")]
+    NotValid(String),
+    #[error("the path length {0} of a certificate of it forbids a CA so far below it")]
+    TooLong(usize),
+    #[error("a certificate of it is no signing certificate")]
+    NotCa,
+}
+
+/// Follows issuers from `start` through `others` until one is a root.
+pub(crate) fn verify(
+    start: &Certificate,
+    others: &[Certificate],
+    roots: &[Certificate],
+    now: Timestamp,
+) -> Result<(), PathError> {
+    let mut current = start;
+    // `below` counts the authorities under the one that is looked at next.
+    for below in 0..MAX_DEPTH {
+        check(current, below, now)?;
+        if roots.iter().any(|root| root.der == current.der) {
+            return Ok(());
+        }
+        if let Some(root) = roots.iter().find(|root| current.is_signed_by(root)) {
+            return check_root(root, below + 1, now);
+        }
+        let issuer =
+            others.iter().find(|other| other.der != current.der && current.is_signed_by(other));
+        current = issuer.ok_or(PathError::NoRoot)?;
+    }
+    Err(PathError::NoRoot)
+}
+
+fn check(certificate: &Certificate, below: usize, now: Timestamp) -> Result<(), PathError> {
+    if !certificate.is_ca {
+        return Err(PathError::NotCa);
+    }
+    check_root(certificate, below, now)
+}
+
+/// A root is trusted as it is given: old ones do not say that they are signing certificates.
+fn check_root(root: &Certificate, below: usize, now: Timestamp) -> Result<(), PathError> {
+    if !root.is_valid_at(now) {
+        return Err(PathError::NotValid(root.not_after()));
+    }
+    match root.path_length {
+        Some(most) if most < below => Err(PathError::TooLong(most)),
+        _ => Ok(()),
+    }
+}
