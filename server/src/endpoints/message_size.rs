@@ -1,0 +1,57 @@
+//! A message that is too large is refused in the words that gRPC's clients know.
+
+use spire_core::limits::MAX_MESSAGE_BYTES;
+use tonic::body::Body;
+use tonic::{Code, Status};
+
+/// Says `RESOURCE_EXHAUSTED` in SPIRE's words where a message was larger than the limit, and leaves
+/// every other status alone. Handlers that read a stream pass its errors through here.
+pub fn restate(status: Status) -> Status {
+    match found_bytes(&status) {
+        Some(found) => Status::resource_exhausted(format!(
+            "grpc: received message larger than max ({found} vs. {MAX_MESSAGE_BYTES})"
+        )),
+        None => status,
+    }
+}
+
+/// What tonic's decoder says of a message's length, which only stands in its text.
+fn found_bytes(status: &Status) -> Option<u64> {
+    if status.code() != Code::OutOfRange {
+        return None;
+    }
+    let rest = status.message().strip_prefix("Error, decoded message length too large: found ")?;
+    rest.split(' ').next()?.parse().ok()
+}
+
+/// The same for a call whose only message was refused before its handler ran.
+pub(super) fn restate_response(response: http::Response<Body>) -> http::Response<Body> {
+    let code = response.headers().get(Status::GRPC_STATUS);
+    if code.is_none_or(|code| code.as_bytes() != b"11") {
+        return response;
+    }
+    match Status::from_header_map(response.headers()) {
+        Some(status) if found_bytes(&status).is_some() => restate(status).into_http(),
+        _ => response,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_decoders_own_refusal_is_put_in_other_words() {
+        let refusal = "Error, decoded message length too large: found 4194322 bytes, the limit is: \
+                       4194304 bytes";
+        let status = restate(Status::out_of_range(refusal));
+        assert_eq!(status.code(), Code::ResourceExhausted);
+        assert_eq!(
+            status.message(),
+            "grpc: received message larger than max (4194322 vs. 4194304)"
+        );
+        let response = restate_response(Status::out_of_range(refusal).into_http());
+        assert_eq!(response.headers()[Status::GRPC_STATUS], "8");
+        assert_eq!(restate(Status::out_of_range("page")).code(), Code::OutOfRange);
+    }
+}

@@ -1,0 +1,118 @@
+//! The listeners: a TCP port with TLS for agents, servers and remote operators, and a Unix socket
+//! for the operators of this machine. Both speak HTTP/2 to one service each and tell it who calls
+//! by a [`Caller`](crate::caller::Caller) in each request's extensions.
+
+mod admin;
+mod connection;
+mod crowd;
+mod message_size;
+mod proxy_header;
+mod tcp;
+
+use std::convert::Infallible;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tonic::body::Body;
+
+pub use admin::AdminEndpoint;
+pub use message_size::restate;
+pub use tcp::{TcpEndpoint, TcpSettings};
+
+/// Why an endpoint cannot listen. The texts are those of SPIRE where it has one.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// The name in `bind_address` leads nowhere.
+    #[error("could not resolve bind address {address:?}: {source}")]
+    Resolve {
+        /// Host and port as configured.
+        address: String,
+        /// What the resolver says.
+        source: io::Error,
+    },
+    /// The port is taken, or may not be opened.
+    #[error("listen tcp {address}: bind: {}", reason(source))]
+    Tcp {
+        /// Host and port as configured.
+        address: String,
+        /// What the kernel says.
+        source: io::Error,
+    },
+    /// The path does not fit into the address of a Unix socket.
+    #[error(
+        "socket_path {path:?} is {bytes} bytes long, and a Unix socket takes at most 107; choose a \
+         shorter path"
+    )]
+    PathTooLong {
+        /// As configured.
+        path: PathBuf,
+        /// Its length.
+        bytes: usize,
+    },
+    /// The socket or its folder cannot be made.
+    #[error("unable to {what} {path:?}: {}", reason(source))]
+    Unix {
+        /// What was tried.
+        what: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// What the kernel says.
+        source: io::Error,
+    },
+}
+
+/// `address already in use` and not `Address already in use (os error 98)`, since runbooks match it.
+fn reason(error: &io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    let mut letters = text.chars();
+    letters.next().map(|first| first.to_ascii_lowercase().to_string()).unwrap_or_default()
+        + letters.as_str()
+}
+
+/// What answers requests: each carries its caller in its extensions.
+pub trait GrpcService:
+    tower::Service<
+        http::Request<Body>,
+        Response = http::Response<Body>,
+        Error = Infallible,
+        Future: Send,
+    > + Clone
+    + Send
+    + Sync
+    + 'static
+{
+}
+
+impl<S> GrpcService for S where
+    S: tower::Service<
+            http::Request<Body>,
+            Response = http::Response<Body>,
+            Error = Infallible,
+            Future: Send,
+        > + Clone
+        + Send
+        + Sync
+        + 'static
+{
+}
+
+/// A connection, or nothing where the kernel had none to give. Where it has run out of something,
+/// the listener waits: to ask at once would only spin.
+async fn accepted<T>(result: io::Result<T>) -> Option<T> {
+    match result {
+        Ok(connection) => Some(connection),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => None,
+        Err(error) => {
+            tracing::warn!(
+                subsystem_name = "endpoints",
+                %error,
+                "Cannot accept connections for the moment; if this goes on, raise the limit of open \
+                 files (ulimit -n)"
+            );
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            None
+        }
+    }
+}

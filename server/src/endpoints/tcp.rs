@@ -1,0 +1,201 @@
+//! The TCP port: TLS with an optional client certificate.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper_util::rt::TokioIo;
+use ipnet::IpNet;
+use rustls::ServerConfig;
+use spire_core::clock::Clock;
+use spire_core::limits::HANDSHAKE;
+use spire_core::svid::x509::CertificateError;
+use spire_core::tasks::Tasks;
+use spire_core::tls;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use super::connection::UNPROVEN_AGE;
+use super::crowd::{Crowd, Place};
+use super::{BindError, GrpcService, accepted, connection, proxy_header};
+use crate::caller::{Caller, PeerSvid, RemotePeer};
+use crate::rate_limit::origin_of;
+
+/// Connections at a time; each keeps tens of kilobytes.
+const CONNECTIONS: usize = 16_384;
+
+/// Of these, from one address, in their handshake or without a client certificate: more than the
+/// nodes behind one NAT that boot together, and far less than all.
+const UNPROVEN_EACH: usize = 1024;
+
+/// What the port is opened with.
+#[derive(Clone)]
+pub struct TcpSettings {
+    /// `bind_address`: an IP address, or a name that is looked up once.
+    pub host: String,
+    /// `bind_port`; 0 takes any that is free.
+    pub port: u16,
+    /// Whose PROXY header is believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Own SVID, and whose certificates hold.
+    pub tls: Arc<ServerConfig>,
+    /// The time.
+    pub clock: Clock,
+}
+
+/// The TCP port, which listens.
+pub struct TcpEndpoint {
+    listener: TcpListener,
+    address: SocketAddr,
+    door: Arc<Door>,
+}
+
+impl TcpEndpoint {
+    /// Opens the port.
+    ///
+    /// # Errors
+    /// [`BindError`], in SPIRE's words.
+    pub async fn bind(settings: TcpSettings) -> Result<Self, BindError> {
+        let TcpSettings { host, port, trusted_proxies, tls, clock } = settings;
+        let name = host.trim_start_matches('[').trim_end_matches(']');
+        let address = format!("{host}:{port}");
+        let addresses = tokio::net::lookup_host((name, port)).await;
+        let addresses: Vec<_> = addresses
+            .map_err(|source| BindError::Resolve { address: address.clone(), source })?
+            .collect();
+        let failed = |source| BindError::Tcp { address: address.clone(), source };
+        let listener = TcpListener::bind(&addresses[..]).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        let crowd = Crowd::new(CONNECTIONS, UNPROVEN_EACH);
+        let door = Door { trusted_proxies, tls: TlsAcceptor::from(tls), clock, crowd };
+        Ok(Self { listener, address, door: Arc::new(door) })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until the tasks stop; calls in progress go on as tasks.
+    pub async fn serve<S: GrpcService>(self, service: S, tasks: Tasks) {
+        tracing::info!(
+            subsystem_name = "endpoints",
+            address = %self.address,
+            network = "tcp",
+            "Starting Server APIs"
+        );
+        let stop = tasks.stop_token();
+        while let Some(accepted) = stop.run_until_cancelled(self.accept()).await {
+            let Some((stream, peer, room)) = accepted else { continue };
+            let door = Arc::clone(&self.door);
+            let (service, tasks_of_calls) = (service.clone(), tasks.clone());
+            let stop = stop.clone();
+            tasks.spawn(async move {
+                let entered = door.enter(stream, peer, room);
+                let Some(Some(guest)) = stop.run_until_cancelled(entered).await else { return };
+                let Guest { io, caller, age, place } = guest;
+                connection::serve(TokioIo::new(io), caller, service, age, &tasks_of_calls).await;
+                drop(place);
+            });
+        }
+    }
+
+    async fn accept(&self) -> Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+        let room = self.door.crowd.room().await;
+        let (stream, peer) = accepted(self.listener.accept().await).await?;
+        Some((stream, SocketAddr::new(peer.ip().to_canonical(), peer.port()), room))
+    }
+}
+
+/// What a connection passes before it may call anything.
+struct Door {
+    trusted_proxies: Vec<IpNet>,
+    tls: TlsAcceptor,
+    clock: Clock,
+    crowd: Crowd<IpAddr>,
+}
+
+/// A connection that has passed.
+struct Guest {
+    io: TlsStream<TcpStream>,
+    caller: Caller,
+    age: Duration,
+    place: Place<IpAddr>,
+}
+
+impl Door {
+    /// Header of a proxy, place among the others, handshake: all within the time of a handshake.
+    async fn enter(
+        &self,
+        stream: TcpStream,
+        peer: SocketAddr,
+        room: OwnedSemaphorePermit,
+    ) -> Option<Guest> {
+        match tokio::time::timeout(HANDSHAKE, self.greet(stream, peer, room)).await {
+            Ok(Ok(guest)) => Some(guest),
+            Ok(Err(why)) => {
+                tracing::debug!(subsystem_name = "endpoints", caller_addr = %peer, error = %why,
+                    "Connection refused");
+                None
+            }
+            Err(_) => {
+                tracing::debug!(subsystem_name = "endpoints", caller_addr = %peer,
+                    "Connection refused: the handshake took too long");
+                None
+            }
+        }
+    }
+
+    async fn greet(
+        &self,
+        mut stream: TcpStream,
+        peer: SocketAddr,
+        room: OwnedSemaphorePermit,
+    ) -> Result<Guest, Refusal> {
+        stream.set_nodelay(true)?;
+        let mut address = peer;
+        if self.trusted_proxies.iter().any(|network| network.contains(&peer.ip())) {
+            address = proxy_header::read(&mut stream).await?.unwrap_or(peer);
+        }
+        let origin = origin_of(address.ip());
+        let mut place = self.crowd.admit(origin, room).ok_or(Refusal::Crowded)?;
+
+        let io = self.tls.accept(stream).await?;
+        let (_, session) = io.get_ref();
+        if session.alpn_protocol() != Some(b"h2") {
+            return Err(Refusal::NotHttp2);
+        }
+        let svid = session.peer_certificates().map(tls::peer_identity).transpose()?;
+        let svid = svid.map(|svid| PeerSvid {
+            id: svid.id,
+            serial: svid.serial.into(),
+            expires_at: svid.expires_at,
+        });
+        let mut age = UNPROVEN_AGE;
+        if let Some(svid) = &svid {
+            place.proven();
+            age += svid.expires_at.duration_since(self.clock.now()).try_into().unwrap_or_default();
+        }
+        let caller = Caller::Remote(RemotePeer { address, svid });
+        Ok(Guest { io, caller, age, place })
+    }
+}
+
+/// Why a connection is closed before its first call. Nobody is told but the log: clients see an
+/// alert of TLS, or the end.
+#[derive(Debug, thiserror::Error)]
+enum Refusal {
+    #[error(transparent)]
+    Header(#[from] proxy_header::HeaderError),
+    #[error("too many connections of this address have shown no certificate yet")]
+    Crowded,
+    #[error("the client does not speak HTTP/2 (ALPN h2)")]
+    NotHttp2,
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
