@@ -3,7 +3,9 @@
 pub mod api;
 pub mod authority;
 pub mod caller;
+pub mod endpoints;
 pub mod policy;
+pub mod rate_limit;
 pub mod registry;
 
 pub mod store;

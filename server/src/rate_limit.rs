@@ -142,7 +142,9 @@ impl RateLimits {
 /// What counts as one address: whoever holds an IPv6 address mostly holds its whole /64.
 pub(crate) fn origin_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
-        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),
+        IpAddr::V6(address) => {
+            Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into()
+        }
         address => address,
     }
 }

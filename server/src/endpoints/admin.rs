@@ -86,11 +86,8 @@ impl AdminEndpoint {
         let room = self.crowd.room().await;
         let (stream, _) = accepted(self.listener.accept().await).await?;
         let credentials = stream.peer_cred().ok()?;
-        let peer = LocalPeer {
-            uid: credentials.uid(),
-            gid: credentials.gid(),
-            pid: credentials.pid(),
-        };
+        let peer =
+            LocalPeer { uid: credentials.uid(), gid: credentials.gid(), pid: credentials.pid() };
         let place = self.crowd.admit(peer.pid, room)?;
         Some((stream, peer, place))
     }

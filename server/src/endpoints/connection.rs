@@ -81,7 +81,9 @@ where
     }
     match tokio::time::timeout(LAST_CALLS, connection).await {
         Ok(ended) => log_end(ended),
-        Err(_) => tracing::debug!(subsystem_name = "endpoints", "Connection cut: its calls did not end"),
+        Err(_) => {
+            tracing::debug!(subsystem_name = "endpoints", "Connection cut: its calls did not end")
+        }
     }
 }
 

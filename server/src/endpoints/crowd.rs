@@ -17,11 +17,7 @@ pub(super) struct Crowd<K> {
 
 impl<K: Copy + Eq + Hash> Crowd<K> {
     pub(super) fn new(all: usize, unproven_each: usize) -> Self {
-        Self {
-            room: Arc::new(Semaphore::new(all)),
-            unproven: Arc::default(),
-            unproven_each,
-        }
+        Self { room: Arc::new(Semaphore::new(all)), unproven: Arc::default(), unproven_each }
     }
 
     /// Waits until one more connection may be open at all.

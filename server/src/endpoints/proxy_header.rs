@@ -98,15 +98,13 @@ async fn read_binary(stream: &mut TcpStream) -> Result<Option<SocketAddr>, Heade
     parse_binary(head[12], head[13], &body)
 }
 
-fn parse_binary(
-    command: u8,
-    family: u8,
-    body: &[u8],
-) -> Result<Option<SocketAddr>, HeaderError> {
+fn parse_binary(command: u8, family: u8, body: &[u8]) -> Result<Option<SocketAddr>, HeaderError> {
     match command {
         0x20 => return Ok(None), // LOCAL: a health check of the proxy
         0x21 => {}
-        _ => return Err(HeaderError::Malformed("version and command are not 2 and LOCAL or PROXY")),
+        _ => {
+            return Err(HeaderError::Malformed("version and command are not 2 and LOCAL or PROXY"));
+        }
     }
     const SHORT: HeaderError = HeaderError::Malformed("the addresses are cut off");
     match family {
