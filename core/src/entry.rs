@@ -114,6 +114,12 @@ impl DnsName {
     }
 }
 
+impl fmt::Display for DnsName {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
 impl FromStr for DnsName {
     type Err = DnsNameError;
     fn from_str(text: &str) -> Result<Self, DnsNameError> {
@@ -187,6 +193,76 @@ impl Entry {
     /// Whether a workload in which `found` was found earns this entry's identity.
     pub fn matches(&self, found: &BTreeSet<Selector>) -> bool {
         self.selectors.are_met_by(found)
+    }
+
+    /// Whether its selectors name one plugin, as those of an entry with `store_svid` must.
+    pub fn has_one_selector_type(&self) -> bool {
+        let mut kinds = self.selectors.iter().map(Selector::kind);
+        kinds.next().is_none_or(|first| kinds.all(|kind| kind == first))
+    }
+}
+
+/// New values for an entry; `None` leaves a field as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields are those of an entry")]
+pub struct EntryUpdate {
+    pub id: EntryId,
+    pub spiffe_id: Option<SpiffeId>,
+    pub parent_id: Option<SpiffeId>,
+    pub selectors: Option<RequiredSelectors>,
+    pub x509_svid_ttl: Option<u32>,
+    pub jwt_svid_ttl: Option<u32>,
+    pub federates_with: Option<BTreeSet<TrustDomain>>,
+    pub dns_names: Option<Vec<DnsName>>,
+    pub admin: Option<bool>,
+    pub downstream: Option<bool>,
+    pub store_svid: Option<bool>,
+    pub expires_at: Option<Option<Timestamp>>,
+    pub hint: Option<Hint>,
+    pub attributes: Option<Option<AdditionalAttributes>>,
+}
+
+impl EntryUpdate {
+    /// An update of `id` that changes nothing but the revision number.
+    pub fn new(id: EntryId) -> Self {
+        Self {
+            id,
+            spiffe_id: None,
+            parent_id: None,
+            selectors: None,
+            x509_svid_ttl: None,
+            jwt_svid_ttl: None,
+            federates_with: None,
+            dns_names: None,
+            admin: None,
+            downstream: None,
+            store_svid: None,
+            expires_at: None,
+            hint: None,
+            attributes: None,
+        }
+    }
+
+    /// Writes the new values into `entry`, and nothing else.
+    pub fn apply(&self, entry: &mut Entry) {
+        fn set<T: Clone>(target: &mut T, value: &Option<T>) {
+            if let Some(value) = value {
+                target.clone_from(value);
+            }
+        }
+        set(&mut entry.spiffe_id, &self.spiffe_id);
+        set(&mut entry.parent_id, &self.parent_id);
+        set(&mut entry.selectors, &self.selectors);
+        set(&mut entry.x509_svid_ttl, &self.x509_svid_ttl);
+        set(&mut entry.jwt_svid_ttl, &self.jwt_svid_ttl);
+        set(&mut entry.federates_with, &self.federates_with);
+        set(&mut entry.dns_names, &self.dns_names);
+        set(&mut entry.admin, &self.admin);
+        set(&mut entry.downstream, &self.downstream);
+        set(&mut entry.store_svid, &self.store_svid);
+        set(&mut entry.expires_at, &self.expires_at);
+        set(&mut entry.hint, &self.hint);
+        set(&mut entry.attributes, &self.attributes);
     }
 }
 

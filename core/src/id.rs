@@ -64,6 +64,26 @@ pub enum IdError {
     TooLong,
 }
 
+/// Why a valid ID may not stand where it was found. The messages are those of SPIRE.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RoleError {
+    /// It belongs to another trust domain.
+    #[error("\"{0}\" is not a member of trust domain \"{1}\"")]
+    Foreign(SpiffeId, TrustDomain),
+    /// It names the trust domain itself instead of a workload in it.
+    #[error("\"{0}\" is not a workload in trust domain \"{1}\"; path is empty")]
+    NoWorkload(SpiffeId, TrustDomain),
+    /// It belongs to servers and agents.
+    #[error("\"{0}\" is not a workload in trust domain \"{1}\"; path is in the reserved namespace")]
+    Reserved(SpiffeId, TrustDomain),
+    /// It names the trust domain itself instead of an agent in it.
+    #[error("\"{0}\" is not an agent in trust domain \"{1}\"; path is empty")]
+    NoAgent(SpiffeId, TrustDomain),
+    /// It is not below `/spire/agent`.
+    #[error("\"{0}\" is not an agent in trust domain \"{1}\"; path is not in the agent namespace")]
+    NotAnAgent(SpiffeId, TrustDomain),
+}
+
 /// The name of a trust domain, such as `example.org`. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TrustDomain(Arc<str>);
@@ -160,6 +180,48 @@ impl SpiffeId {
     /// Whether it lies below `/spire/agent`.
     pub fn is_agent(&self) -> bool {
         self.path().starts_with("/spire/agent/")
+    }
+
+    /// Returns it where it lies in `trust_domain`.
+    ///
+    /// # Errors
+    /// [`RoleError::Foreign`]
+    pub fn member_of(self, trust_domain: &TrustDomain) -> Result<Self, RoleError> {
+        if self.is_member_of(trust_domain) {
+            Ok(self)
+        } else {
+            Err(RoleError::Foreign(self, trust_domain.clone()))
+        }
+    }
+
+    /// Returns it where workloads of `trust_domain` may have it.
+    ///
+    /// # Errors
+    /// [`RoleError`] says what it is instead.
+    pub fn workload_of(self, trust_domain: &TrustDomain) -> Result<Self, RoleError> {
+        let id = self.member_of(trust_domain)?;
+        if id.path().is_empty() {
+            return Err(RoleError::NoWorkload(id, trust_domain.clone()));
+        }
+        if id.is_reserved() {
+            return Err(RoleError::Reserved(id, trust_domain.clone()));
+        }
+        Ok(id)
+    }
+
+    /// Returns it where agents of `trust_domain` may have it.
+    ///
+    /// # Errors
+    /// [`RoleError`] says what it is instead.
+    pub fn agent_of(self, trust_domain: &TrustDomain) -> Result<Self, RoleError> {
+        let id = self.member_of(trust_domain)?;
+        if id.path().is_empty() {
+            return Err(RoleError::NoAgent(id, trust_domain.clone()));
+        }
+        if !id.is_agent() {
+            return Err(RoleError::NotAnAgent(id, trust_domain.clone()));
+        }
+        Ok(id)
     }
 }
 
@@ -299,6 +361,37 @@ mod tests {
         ];
         for (text, error) in cases {
             assert_eq!(SpiffeId::parse(text), Err(error), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_id_is_taken_only_where_it_may_stand() {
+        let domain = TrustDomain::parse("td").unwrap();
+        let id = |path: &str| SpiffeId::parse(&format!("spiffe://td{path}")).unwrap();
+        assert!(id("/w").workload_of(&domain).is_ok());
+        assert!(id("/spire/agent/x509pop/a").agent_of(&domain).is_ok());
+        let foreign = SpiffeId::parse("spiffe://other/w").unwrap();
+        for (error, sentence) in [
+            (
+                foreign.workload_of(&domain),
+                r#""spiffe://other/w" is not a member of trust domain "td""#,
+            ),
+            (
+                id("").workload_of(&domain),
+                r#""spiffe://td" is not a workload in trust domain "td"; path is empty"#,
+            ),
+            (
+                id("/spire/server").workload_of(&domain),
+                "\"spiffe://td/spire/server\" is not a workload in trust domain \"td\"; path is in \
+                 the reserved namespace",
+            ),
+            (
+                id("/w").agent_of(&domain),
+                "\"spiffe://td/w\" is not an agent in trust domain \"td\"; path is not in the agent \
+                 namespace",
+            ),
+        ] {
+            assert_eq!(error.unwrap_err().to_string(), sentence);
         }
     }
 }

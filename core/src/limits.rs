@@ -26,3 +26,9 @@ pub const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// How long an orderly stop may take before connections are cut.
 pub const GRACEFUL_STOP: Duration = Duration::from_secs(10);
+
+/// Selectors, federated trust domains or DNS names of one entry.
+pub const MAX_ENTRY_ITEMS: usize = 1000;
+
+/// Longest selector of an entry in bytes, type and value together.
+pub const MAX_ENTRY_ITEM_BYTES: usize = 8192;

@@ -2,6 +2,8 @@
 //!
 //! Generated types stay at the rim: handlers turn them into the vocabulary of this crate at once.
 
+pub mod convert;
+
 #[allow(missing_docs, unreachable_pub, clippy::all)]
 mod generated {
     include!(concat!(env!("OUT_DIR"), "/wire.rs"));

@@ -1,12 +1,10 @@
 //! Registration entries.
 
-use std::collections::BTreeSet;
-
 use futures::Stream;
 use jiff::Timestamp;
-use spire_core::entry::{AdditionalAttributes, DnsName, Entry, EntryId, Hint};
+use spire_core::entry::{Entry, EntryId, EntryUpdate};
 use spire_core::id::{SpiffeId, TrustDomain};
-use spire_core::selector::{RequiredSelectors, Selector};
+use spire_core::selector::Selector;
 
 use super::{Listed, Page, SetMatch, Store, StoreError};
 
@@ -17,48 +15,6 @@ pub enum CreatedEntry {
     Stored(Entry),
     /// An entry with the same parent, SPIFFE ID and selectors was there before; this is it.
     Similar(Entry),
-}
-
-/// New values for an entry; `None` leaves a field as it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the fields are those of an entry")]
-pub struct EntryUpdate {
-    pub id: EntryId,
-    pub spiffe_id: Option<SpiffeId>,
-    pub parent_id: Option<SpiffeId>,
-    pub selectors: Option<RequiredSelectors>,
-    pub x509_svid_ttl: Option<u32>,
-    pub jwt_svid_ttl: Option<u32>,
-    pub federates_with: Option<BTreeSet<TrustDomain>>,
-    pub dns_names: Option<Vec<DnsName>>,
-    pub admin: Option<bool>,
-    pub downstream: Option<bool>,
-    pub store_svid: Option<bool>,
-    pub expires_at: Option<Option<Timestamp>>,
-    pub hint: Option<Hint>,
-    pub attributes: Option<Option<AdditionalAttributes>>,
-}
-
-impl EntryUpdate {
-    /// An update of `id` that changes nothing but the revision number.
-    pub fn new(id: EntryId) -> Self {
-        Self {
-            id,
-            spiffe_id: None,
-            parent_id: None,
-            selectors: None,
-            x509_svid_ttl: None,
-            jwt_svid_ttl: None,
-            federates_with: None,
-            dns_names: None,
-            admin: None,
-            downstream: None,
-            store_svid: None,
-            expires_at: None,
-            hint: None,
-            attributes: None,
-        }
-    }
 }
 
 /// Which entries a list holds: those that pass every filter that is set.

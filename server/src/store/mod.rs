@@ -23,7 +23,7 @@ use tokio::sync::watch;
 pub use bundles::{DeleteMode, EditRefused};
 pub use ca_journals::{CaJournal, CaJournalId};
 pub use changes::{Change, Changes, Revision};
-pub use entries::{CreatedEntry, EntryFilter, EntryUpdate};
+pub use entries::{CreatedEntry, EntryFilter};
 pub use error::{OpenError, StoreError};
 pub use join_tokens::{KeyFingerprint, Redemption};
 pub use nodes::{Attestation, Node, NodeFilter, Recorded, TokenUse};
