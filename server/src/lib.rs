@@ -1,6 +1,7 @@
 //! The SPIRE server as a library, so that tests run it in process; `main.rs` is the binary.
 
 pub mod api;
+pub mod attestation;
 pub mod authority;
 pub mod caller;
 pub mod endpoints;

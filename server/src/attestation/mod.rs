@@ -1,0 +1,239 @@
+//! Who becomes an agent: the one funnel that evidence goes down and an agent's SVID comes back up.
+//!
+//! What evidence proves is left to the attestors; how it travels, to `api/agent.rs`.
+
+mod applicant;
+mod join_token;
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_lc_rs::digest;
+use bytes::Bytes;
+use spire_core::clock::Clock;
+use spire_core::id::{SpiffeId, TrustDomain};
+use spire_core::node::{AttestError, Attested, NodeAttestor};
+use spire_core::selector::Selector;
+use spire_core::svid::x509::{CertificateRequest, X509Svid};
+
+use crate::authority::{Authority, IssueError};
+use crate::registry::Registry;
+use crate::store::{self, KeyFingerprint, Recorded, Redemption, Store, StoreError, TokenUse};
+
+use applicant::Applicant;
+pub use applicant::Dialogue;
+pub use join_token::{JOIN_TOKEN, agent_id_of};
+
+/// How long an agent waits at most until this server knows it in memory. It has its SVID either
+/// way; were its first call faster, the agent would be sent away.
+const KNOWN_WITHIN: Duration = Duration::from_secs(2);
+
+/// What an agent asks with.
+pub struct Request {
+    /// The attestor by its name.
+    pub kind: String,
+    /// What the agent presents, as the attestor's scheme lays it out.
+    pub evidence: Bytes,
+    /// Its certificate request, of which only the key counts.
+    pub csr: CertificateRequest,
+}
+
+/// An agent, as it is let in.
+#[derive(Debug)]
+pub struct Admitted {
+    /// Its SVID.
+    pub svid: X509Svid,
+    /// Whether it renews this SVID by attesting again.
+    pub can_reattest: bool,
+}
+
+/// Why a node does not become an agent. The texts are those of SPIRE where it has one.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No attestor of that name is configured.
+    #[error("error getting node attestor: could not find node attestor type {0:?}")]
+    UnknownKind(String),
+    /// The attestor, or the resolver that it named, says no.
+    #[error("nodeattestor({kind}): {source}")]
+    Attestor {
+        /// The attestor by its name.
+        kind: String,
+        /// Why.
+        source: AttestError,
+    },
+    /// The attestor gave an ID that no agent may have.
+    #[error("the node attestor produced an invalid agent ID: {0:?} {1}")]
+    AgentId(SpiffeId, &'static str),
+    /// An operator has banned the agent; only its deletion lets it back.
+    #[error("failed to attest: agent is banned")]
+    Banned,
+    /// The evidence counts once only; an operator may evict the agent that used it.
+    #[error("attestation data has already been used to attest an agent")]
+    AlreadyUsed,
+    /// There is no such token, or another key has used it.
+    #[error("failed to attest: join token does not exist or has already been used")]
+    NoSuchToken,
+    /// The token was good once.
+    #[error("join token expired")]
+    TokenExpired,
+    /// Nothing is wrong with the node, but it cannot get an SVID.
+    #[error("failed to sign X509 SVID: {0}")]
+    Sign(#[from] IssueError),
+    /// Nothing is wrong with the node, but it cannot be recorded.
+    #[error("failed to attest: {0}")]
+    Store(#[from] StoreError),
+}
+
+/// Where nodes become agents.
+pub struct Attestation {
+    /// Whose agents they become.
+    pub trust_domain: TrustDomain,
+    /// The configured attestors by name; `join_token` needs no configuration.
+    pub attestors: HashMap<String, Arc<dyn NodeAttestor>>,
+    /// Signs their SVIDs.
+    pub authority: Arc<Authority>,
+    /// Records them.
+    pub store: Store,
+    /// Knows them without asking the store.
+    pub registry: Arc<Registry>,
+    /// Whether each gets its own ID as a selector `spiffe_id:…`.
+    pub id_as_selector: bool,
+    /// The time.
+    pub clock: Clock,
+}
+
+impl Attestation {
+    /// Evidence in, agent SVID out. Nothing is stored until every step before it has held; of
+    /// several that use the same evidence at once, the store lets one through.
+    ///
+    /// # Errors
+    /// [`Error`], whose text is for the agent and its operator.
+    pub async fn attest(
+        &self,
+        request: Request,
+        dialogue: &mut dyn Dialogue,
+    ) -> Result<Admitted, Error> {
+        let node = self.verify(&request, dialogue).await?;
+        self.admit(&node.agent_id, node.can_reattest || request.kind == JOIN_TOKEN)?;
+        let selectors = self.resolve(&request.kind, &node).await?;
+        let svid = self.authority.sign_agent(&request.csr, &node.agent_id).await?;
+        self.record(&request, &node, selectors, &svid).await?;
+        self.known_here().await;
+        Ok(Admitted { svid, can_reattest: node.can_reattest })
+    }
+
+    async fn verify(
+        &self,
+        request: &Request,
+        dialogue: &mut dyn Dialogue,
+    ) -> Result<Attested, Error> {
+        if request.kind == JOIN_TOKEN {
+            return join_token::verify(&request.evidence, &self.trust_domain);
+        }
+        let attestor = self.attestors.get(&request.kind);
+        let attestor = attestor.ok_or_else(|| Error::UnknownKind(request.kind.clone()))?;
+        let mut applicant = Applicant::new(self, dialogue);
+        match attestor.verify(&request.evidence, &mut applicant).await {
+            Ok(node) => {
+                self.check_id(&request.kind, &node.agent_id)?;
+                Ok(node)
+            }
+            Err(refused) => Err(applicant.refusal.unwrap_or_else(|| Error::Attestor {
+                kind: request.kind.clone(),
+                source: refused,
+            })),
+        }
+    }
+
+    fn check_id(&self, kind: &str, agent_id: &SpiffeId) -> Result<(), Error> {
+        let wrong = |why| Err(Error::AgentId(agent_id.clone(), why));
+        if !agent_id.is_member_of(&self.trust_domain) {
+            return wrong("is not in this trust domain");
+        }
+        if agent_id.path().is_empty() || agent_id.path() == "/spire/server" {
+            return wrong("is that of the server or of the trust domain");
+        }
+        let inside = agent_id
+            .path()
+            .strip_prefix("/spire/agent/")
+            .and_then(|path| path.strip_prefix(kind))
+            .is_some_and(|path| path.starts_with('/'));
+        if !inside {
+            tracing::warn!(
+                subsystem_name = "api",
+                agent_id = %agent_id,
+                node_attestor_type = kind,
+                "The node attestor produced an agent ID outside of its namespace \
+                 /spire/agent/<node attestor type>/"
+            );
+        }
+        Ok(())
+    }
+
+    /// Turns away at once whom the store would turn away in the end. What is known here may be a
+    /// moment old; the store decides.
+    fn admit(&self, agent_id: &SpiffeId, can_come_again: bool) -> Result<(), Error> {
+        let snapshot = self.registry.snapshot();
+        match snapshot.node(agent_id) {
+            Some(node) if node.is_banned() => Err(Error::Banned),
+            Some(_) if !can_come_again => Err(Error::AlreadyUsed),
+            _ => Ok(()),
+        }
+    }
+
+    async fn resolve(&self, kind: &str, node: &Attested) -> Result<BTreeSet<Selector>, Error> {
+        let found = node.resolver.selectors().await;
+        let found =
+            found.map_err(|source| Error::Attestor { kind: kind.to_owned(), source })?;
+        let own = self.id_as_selector.then(|| {
+            Selector::new("spiffe_id", node.agent_id.as_str()).expect("an ID is a selector's value")
+        });
+        Ok(found.into_iter().chain(own).collect())
+    }
+
+    async fn record(
+        &self,
+        request: &Request,
+        node: &Attested,
+        selectors: BTreeSet<Selector>,
+        svid: &X509Svid,
+    ) -> Result<(), Error> {
+        let attestation = store::Attestation {
+            agent_id: node.agent_id.clone(),
+            attestation_type: request.kind.clone(),
+            serial: svid.serial.clone(),
+            expires_at: svid.expires_at,
+            can_reattest: node.can_reattest,
+            selectors,
+            join_token: token_use(request),
+        };
+        match self.store.record_attestation(attestation, self.clock.now()).await? {
+            Recorded::Stored(_) => Ok(()),
+            Recorded::Banned => Err(Error::Banned),
+            Recorded::AlreadyUsed => Err(Error::AlreadyUsed),
+            Recorded::Token(Redemption::Expired) => Err(Error::TokenExpired),
+            Recorded::Token(_) => Err(Error::NoSuchToken),
+        }
+    }
+
+    async fn known_here(&self) {
+        let revision = *self.store.changed().borrow();
+        let known = self.registry.wait_for(revision);
+        let _ = tokio::time::timeout(KNOWN_WITHIN, known).await;
+    }
+}
+
+/// A token is spent for the key of the request, so that the same agent may ask again where the
+/// answer was lost.
+fn token_use(request: &Request) -> Option<TokenUse> {
+    if request.kind != JOIN_TOKEN {
+        return None;
+    }
+    let mut fingerprint = [0; 32];
+    fingerprint.copy_from_slice(
+        digest::digest(&digest::SHA256, &request.csr.public_key).as_ref(),
+    );
+    let token = String::from_utf8(request.evidence.to_vec()).ok()?;
+    Some(TokenUse { token, key: KeyFingerprint(fingerprint) })
+}
