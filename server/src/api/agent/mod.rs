@@ -1,0 +1,310 @@
+//! The agent service: nodes attest and renew, operators look at agents, ban, evict and invite them.
+
+mod dialogue;
+mod nodes;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use futures::stream::{self, BoxStream, StreamExt};
+use jiff::SignedDuration;
+use spire_core::entry::{Entry, EntryId, Hint};
+use spire_core::id::{SpiffeId, TrustDomain};
+use spire_core::selector::{RequiredSelectors, Selector};
+use spire_core::svid::x509::CertificateRequest;
+use spire_core::wire::agent::agent_server::Agent;
+use spire_core::wire::agent::*;
+use spire_core::wire::convert;
+use spire_core::wire::types::permission_denied_details::Reason;
+use spire_core::wire::types;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+use uuid::Uuid;
+
+use super::call::Call;
+use crate::attestation::{self, Attestation};
+use crate::rate_limit::{Method, RateLimits};
+use crate::store::{Store, StoreError};
+use dialogue::{Messages, MAX_CSR_BYTES};
+
+/// Longest version that an agent may tell.
+const MAX_VERSION_BYTES: usize = 255;
+
+/// The agent service.
+#[derive(Clone)]
+pub struct AgentService {
+    /// The funnel for nodes.
+    pub attestation: Arc<Attestation>,
+    /// How often an address may call.
+    pub limits: Arc<RateLimits>,
+}
+
+type Reply<T> = Result<Response<T>, Status>;
+
+#[tonic::async_trait]
+impl Agent for AgentService {
+    type AttestAgentStream = BoxStream<'static, Result<AttestAgentResponse, Status>>;
+
+    async fn attest_agent(
+        &self,
+        request: Request<Streaming<AttestAgentRequest>>,
+    ) -> Reply<Self::AttestAgentStream> {
+        let call = Call::of(&request)?;
+        let (challenges, sent) = mpsc::channel(1);
+        let messages = Messages::new(request.into_inner(), challenges, address(&call));
+        let service = self.clone();
+        // The attestation runs while its answers are read: an agent that leaves ends it.
+        let result = stream::once(async move { service.attest(&call, messages).await });
+        let challenges = ReceiverStream::new(sent).map(|challenge| {
+            let step = attest_agent_response::Step::Challenge(challenge);
+            Ok(AttestAgentResponse { step: Some(step) })
+        });
+        Ok(Response::new(stream::select(challenges, result).boxed()))
+    }
+
+    async fn renew_agent(&self, request: Request<RenewAgentRequest>) -> Reply<RenewAgentResponse> {
+        let call = Call::of(&request)?;
+        let agent_id = own_id(&call)?;
+        self.limits.wait(Method::RenewAgent, address(&call), 1).await?;
+        let node = self.attestation.registry.snapshot();
+        if node.node(&agent_id).is_some_and(|node| node.can_reattest()) {
+            let sentence = "agent must reattest instead of renew";
+            return Err(super::status::denied(sentence, Reason::AgentMustReattest));
+        }
+        let params = request.into_inner().params;
+        let params = params.ok_or_else(|| Status::invalid_argument("params cannot be nil"))?;
+        let csr = certificate_request(&params.csr)?;
+        let svid = self.attestation.authority.sign_agent(&csr, &agent_id).await?;
+        let renewed = self.store().renew_node(agent_id, svid.serial.clone(), svid.expires_at);
+        renewed.await.map_err(unknown_agent)?;
+        self.attestation.known_here().await;
+        Ok(Response::new(RenewAgentResponse { svid: Some(convert::svid::x509(svid, "")) }))
+    }
+
+    async fn post_status(&self, request: Request<PostStatusRequest>) -> Reply<PostStatusResponse> {
+        let call = Call::of(&request)?;
+        let agent_id = own_id(&call)?;
+        self.limits.wait(Method::PostStatus, address(&call), 1).await?;
+        let version = request.into_inner().agent_version;
+        if version.len() > MAX_VERSION_BYTES {
+            let longest = format!("agent_version has more than {MAX_VERSION_BYTES} bytes");
+            return Err(Status::invalid_argument(longest));
+        }
+        if !version.is_empty() {
+            let told = self.store().set_agent_version(agent_id, version).await;
+            told.map_err(unknown_agent)?;
+        }
+        Ok(Response::new(PostStatusResponse {}))
+    }
+
+    async fn count_agents(
+        &self,
+        request: Request<CountAgentsRequest>,
+    ) -> Reply<CountAgentsResponse> {
+        let filter = request.into_inner().filter.map(nodes::Filter::from).unwrap_or_default();
+        let count = self.store().count_nodes(&filter.checked()?).await?;
+        let count = i32::try_from(count).unwrap_or(i32::MAX);
+        Ok(Response::new(CountAgentsResponse { count }))
+    }
+
+    async fn list_agents(&self, request: Request<ListAgentsRequest>) -> Reply<ListAgentsResponse> {
+        let request = request.into_inner();
+        let filter = request.filter.map(nodes::Filter::from).unwrap_or_default().checked()?;
+        let page = nodes::page(request.page_size, &request.page_token)?;
+        let listed = self.store().list_nodes(&filter, page).await?;
+        let mask = request.output_mask.as_ref();
+        Ok(Response::new(ListAgentsResponse {
+            agents: listed.items.iter().map(|node| nodes::sent(node, mask)).collect(),
+            next_page_token: listed.next.map(|token| token.to_string()).unwrap_or_default(),
+        }))
+    }
+
+    async fn get_agent(&self, request: Request<GetAgentRequest>) -> Reply<types::Agent> {
+        let request = request.into_inner();
+        let agent_id = self.named(request.id.as_ref())?;
+        let node = self.store().node(&agent_id).await?;
+        let node = node.ok_or_else(|| unknown_agent(StoreError::NotFound))?;
+        Ok(Response::new(nodes::sent(&node, request.output_mask.as_ref())))
+    }
+
+    async fn delete_agent(&self, request: Request<DeleteAgentRequest>) -> Reply<()> {
+        let agent_id = self.named(request.into_inner().id.as_ref())?;
+        self.store().delete_node(agent_id.clone()).await.map_err(unknown_agent)?;
+        self.attestation.known_here().await;
+        tracing::info!(subsystem_name = "api", spiffe_id = %agent_id, "Agent deleted");
+        Ok(Response::new(()))
+    }
+
+    async fn ban_agent(&self, request: Request<BanAgentRequest>) -> Reply<()> {
+        let agent_id = self.named(request.into_inner().id.as_ref())?;
+        self.store().ban_node(agent_id.clone()).await.map_err(unknown_agent)?;
+        self.attestation.known_here().await;
+        tracing::info!(subsystem_name = "api", spiffe_id = %agent_id, "Agent banned");
+        Ok(Response::new(()))
+    }
+
+    async fn create_join_token(
+        &self,
+        request: Request<CreateJoinTokenRequest>,
+    ) -> Reply<types::JoinToken> {
+        let request = request.into_inner();
+        if request.ttl < 1 {
+            return Err(Status::invalid_argument("ttl is required, you must provide one"));
+        }
+        let alias_id = request.agent_id.as_ref();
+        let alias_id = alias_id.map(|id| convert::workload_id(self.trust_domain(), Some(id)));
+        let alias_id = alias_id.transpose().map_err(bad_agent_id)?;
+        let token = if request.token.is_empty() {
+            Uuid::new_v4().to_string()
+        } else {
+            request.token
+        };
+        let agent_id = attestation::agent_id_of(self.trust_domain(), &token).ok_or_else(|| {
+            Status::invalid_argument(
+                "token must consist of letters, numbers, dots, dashes, and underscores, since it \
+                 becomes part of the agent's SPIFFE ID",
+            )
+        })?;
+        let now = self.attestation.clock.now();
+        let expires_at = now + SignedDuration::from_secs(request.ttl.into());
+        let alias = alias_id.map(|id| alias(id, agent_id, now));
+        self.store().create_join_token(token.clone(), expires_at, alias).await?;
+        Ok(Response::new(types::JoinToken { value: token, expires_at: expires_at.as_second() }))
+    }
+}
+
+impl AgentService {
+    fn store(&self) -> &Store {
+        &self.attestation.store
+    }
+
+    fn trust_domain(&self) -> &TrustDomain {
+        &self.attestation.trust_domain
+    }
+
+    fn named(&self, id: Option<&types::Spiffeid>) -> Result<SpiffeId, Status> {
+        convert::agent_id(self.trust_domain(), id).map_err(bad_agent_id)
+    }
+
+    async fn attest(
+        &self,
+        call: &Call,
+        mut messages: Messages,
+    ) -> Result<AttestAgentResponse, Status> {
+        self.limits.wait(Method::AttestAgent, address(call), 1).await?;
+        let request = messages.request().await?;
+        let (kind, caller_addr) = (request.kind.clone(), call.caller().address());
+        let caller_addr = caller_addr.map(|address| address.to_string()).unwrap_or_default();
+        match self.attestation.attest(request, &mut messages).await {
+            Ok(admitted) => {
+                tracing::info!(
+                    subsystem_name = "api",
+                    agent_id = %admitted.svid.id,
+                    node_attestor_type = kind,
+                    caller_addr,
+                    request_id = %call.request_id(),
+                    "Agent attestation request completed"
+                );
+                let svid = Some(convert::svid::x509(admitted.svid, ""));
+                let reattestable = admitted.can_reattest;
+                let result = attest_agent_response::Result { svid, reattestable };
+                let step = attest_agent_response::Step::Result(result);
+                Ok(AttestAgentResponse { step: Some(step) })
+            }
+            Err(error) => {
+                tracing::error!(
+                    subsystem_name = "api",
+                    node_attestor_type = kind,
+                    caller_addr,
+                    request_id = %call.request_id(),
+                    error = %error,
+                    "Agent attestation refused"
+                );
+                Err(error.into())
+            }
+        }
+    }
+}
+
+fn address(call: &Call) -> Option<IpAddr> {
+    call.caller().address().map(|address| address.ip())
+}
+
+fn own_id(call: &Call) -> Result<SpiffeId, Status> {
+    let id = call.caller().id().cloned();
+    id.ok_or_else(|| Status::internal("the policy let a caller without an ID pass"))
+}
+
+fn bad_agent_id(why: impl std::fmt::Display) -> Status {
+    Status::invalid_argument(format!("invalid agent ID: {why}"))
+}
+
+fn unknown_agent(error: StoreError) -> Status {
+    match error {
+        StoreError::NotFound => Status::not_found("agent not found"),
+        other => other.into(),
+    }
+}
+
+fn certificate_request(csr: &[u8]) -> Result<CertificateRequest, Status> {
+    if csr.is_empty() {
+        return Err(Status::invalid_argument("missing CSR"));
+    }
+    if csr.len() > MAX_CSR_BYTES {
+        let longest = format!("failed to parse CSR: it has more than {MAX_CSR_BYTES} bytes");
+        return Err(Status::invalid_argument(longest));
+    }
+    CertificateRequest::parse(csr)
+        .map_err(|error| Status::invalid_argument(format!("failed to parse CSR: {error}")))
+}
+
+/// The entry by which the agent of a token gets a second ID, below which entries may stand.
+fn alias(id: SpiffeId, agent_id: SpiffeId, now: jiff::Timestamp) -> Entry {
+    let own = Selector::new("spiffe_id", agent_id.as_str()).expect("an ID is a selector's value");
+    Entry {
+        id: EntryId::random(),
+        spiffe_id: id,
+        parent_id: agent_id,
+        selectors: RequiredSelectors::new([own]).expect("one selector is given"),
+        x509_svid_ttl: 0,
+        jwt_svid_ttl: 0,
+        federates_with: Default::default(),
+        dns_names: Vec::new(),
+        admin: false,
+        downstream: false,
+        store_svid: false,
+        expires_at: None,
+        hint: Hint::default(),
+        revision_number: 0,
+        created_at: now,
+        attributes: None,
+    }
+}
+
+impl From<attestation::Error> for Status {
+    fn from(error: attestation::Error) -> Self {
+        use attestation::Error;
+        use spire_core::node::AttestError;
+        let sentence = error.to_string();
+        match error {
+            Error::UnknownKind(_) => Self::failed_precondition(sentence),
+            Error::NoSuchToken | Error::TokenExpired => Self::invalid_argument(sentence),
+            Error::Banned | Error::AlreadyUsed => Self::permission_denied(sentence),
+            Error::AgentId(..) => Self::internal(sentence),
+            Error::Attestor { source, .. } => match source {
+                AttestError::Malformed(_) => Self::invalid_argument(sentence),
+                AttestError::Refused(_) => Self::permission_denied(sentence),
+                AttestError::Unavailable(_) => Self::unavailable(sentence),
+            },
+            Error::Sign(error) => error.into(),
+            Error::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<crate::rate_limit::RateExceeded> for Status {
+    fn from(error: crate::rate_limit::RateExceeded) -> Self {
+        Self::resource_exhausted(error.to_string())
+    }
+}
