@@ -184,8 +184,7 @@ impl Attestation {
 
     async fn resolve(&self, kind: &str, node: &Attested) -> Result<BTreeSet<Selector>, Error> {
         let found = node.resolver.selectors().await;
-        let found =
-            found.map_err(|source| Error::Attestor { kind: kind.to_owned(), source })?;
+        let found = found.map_err(|source| Error::Attestor { kind: kind.to_owned(), source })?;
         let own = self.id_as_selector.then(|| {
             Selector::new("spiffe_id", node.agent_id.as_str()).expect("an ID is a selector's value")
         });
@@ -217,9 +216,11 @@ impl Attestation {
         }
     }
 
-    async fn known_here(&self) {
+    /// Waits a moment until the registry shows what was just written, so that whoever is answered
+    /// finds it true.
+    pub(crate) async fn known_here(&self) {
         let revision = *self.store.changed().borrow();
-        let known = self.registry.wait_for(revision);
+        let known = self.registry.wait_for(revision.0.cast_signed());
         let _ = tokio::time::timeout(KNOWN_WITHIN, known).await;
     }
 }
@@ -231,9 +232,7 @@ fn token_use(request: &Request) -> Option<TokenUse> {
         return None;
     }
     let mut fingerprint = [0; 32];
-    fingerprint.copy_from_slice(
-        digest::digest(&digest::SHA256, &request.csr.public_key).as_ref(),
-    );
+    fingerprint.copy_from_slice(digest::digest(&digest::SHA256, &request.csr.public_key).as_ref());
     let token = String::from_utf8(request.evidence.to_vec()).ok()?;
     Some(TokenUse { token, key: KeyFingerprint(fingerprint) })
 }

@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use spire_core::limits::REMOTE_CALL;
 use spire_core::node::AttestError;
-use spire_core::wire::agent::attest_agent_request::{Params, Step};
 use spire_core::wire::agent::AttestAgentRequest;
+use spire_core::wire::agent::attest_agent_request::{Params, Step};
 use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
 
@@ -57,8 +57,9 @@ impl Messages {
             Status::deadline_exceeded(format!("the agent sent nothing for {seconds} s"))
         })?;
         let message = message.map_err(endpoints::restate)?;
-        let message = message
-            .ok_or_else(|| Status::invalid_argument("the agent ended the stream before its turn"))?;
+        let message = message.ok_or_else(|| {
+            Status::invalid_argument("the agent ended the stream before its turn")
+        })?;
         message.step.ok_or_else(|| malformed("missing params"))
     }
 }
@@ -74,9 +75,7 @@ impl Dialogue for Messages {
                 Err(AttestError::Malformed(too_large("challenge response")))
             }
             Step::ChallengeResponse(answer) => Ok(answer.into()),
-            Step::Params(_) => {
-                Err(AttestError::Malformed("missing challenge response".to_owned()))
-            }
+            Step::Params(_) => Err(AttestError::Malformed("missing challenge response".to_owned())),
         }
     }
 

@@ -14,8 +14,8 @@ use spire_core::selector::{RequiredSelectors, Selector};
 use spire_core::svid::x509::CertificateRequest;
 use spire_core::wire::agent::agent_server::Agent;
 use spire_core::wire::agent::*;
+
 use spire_core::wire::convert;
-use spire_core::wire::types::permission_denied_details::Reason;
 use spire_core::wire::types;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -26,7 +26,7 @@ use super::call::Call;
 use crate::attestation::{self, Attestation};
 use crate::rate_limit::{Method, RateLimits};
 use crate::store::{Store, StoreError};
-use dialogue::{Messages, MAX_CSR_BYTES};
+use dialogue::{MAX_CSR_BYTES, Messages};
 
 /// Longest version that an agent may tell.
 const MAX_VERSION_BYTES: usize = 255;
@@ -70,7 +70,7 @@ impl Agent for AgentService {
         let node = self.attestation.registry.snapshot();
         if node.node(&agent_id).is_some_and(|node| node.can_reattest()) {
             let sentence = "agent must reattest instead of renew";
-            return Err(super::status::denied(sentence, Reason::AgentMustReattest));
+            return Err(Status::permission_denied(sentence));
         }
         let params = request.into_inner().params;
         let params = params.ok_or_else(|| Status::invalid_argument("params cannot be nil"))?;
@@ -155,11 +155,8 @@ impl Agent for AgentService {
         let alias_id = request.agent_id.as_ref();
         let alias_id = alias_id.map(|id| convert::workload_id(self.trust_domain(), Some(id)));
         let alias_id = alias_id.transpose().map_err(bad_agent_id)?;
-        let token = if request.token.is_empty() {
-            Uuid::new_v4().to_string()
-        } else {
-            request.token
-        };
+        let token =
+            if request.token.is_empty() { Uuid::new_v4().to_string() } else { request.token };
         let agent_id = attestation::agent_id_of(self.trust_domain(), &token).ok_or_else(|| {
             Status::invalid_argument(
                 "token must consist of letters, numbers, dots, dashes, and underscores, since it \
@@ -279,32 +276,5 @@ fn alias(id: SpiffeId, agent_id: SpiffeId, now: jiff::Timestamp) -> Entry {
         revision_number: 0,
         created_at: now,
         attributes: None,
-    }
-}
-
-impl From<attestation::Error> for Status {
-    fn from(error: attestation::Error) -> Self {
-        use attestation::Error;
-        use spire_core::node::AttestError;
-        let sentence = error.to_string();
-        match error {
-            Error::UnknownKind(_) => Self::failed_precondition(sentence),
-            Error::NoSuchToken | Error::TokenExpired => Self::invalid_argument(sentence),
-            Error::Banned | Error::AlreadyUsed => Self::permission_denied(sentence),
-            Error::AgentId(..) => Self::internal(sentence),
-            Error::Attestor { source, .. } => match source {
-                AttestError::Malformed(_) => Self::invalid_argument(sentence),
-                AttestError::Refused(_) => Self::permission_denied(sentence),
-                AttestError::Unavailable(_) => Self::unavailable(sentence),
-            },
-            Error::Sign(error) => error.into(),
-            Error::Store(error) => error.into(),
-        }
-    }
-}
-
-impl From<crate::rate_limit::RateExceeded> for Status {
-    fn from(error: crate::rate_limit::RateExceeded) -> Self {
-        Self::resource_exhausted(error.to_string())
     }
 }

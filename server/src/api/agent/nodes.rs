@@ -103,9 +103,8 @@ impl Filter {
 }
 
 fn selectors(wire: SelectorMatch) -> Result<SetMatch<spire_core::selector::Selector>, Status> {
-    let members = convert::selectors(&wire.selectors).map_err(|error| {
-        Status::invalid_argument(format!("failed to parse selectors: {error}"))
-    })?;
+    let members = convert::selectors(&wire.selectors)
+        .map_err(|error| Status::invalid_argument(format!("failed to parse selectors: {error}")))?;
     if members.is_empty() {
         return Err(Status::invalid_argument("cannot list by empty selector set"));
     }
@@ -124,7 +123,8 @@ fn expires_before(text: &str) -> Result<Option<Timestamp>, Status> {
         return Ok(None);
     }
     let time = text.rsplit_once(' ').and_then(|(time, zone)| {
-        let is_zone = zone.chars().all(|letter| letter.is_ascii_alphanumeric() || "+-".contains(letter));
+        let is_zone =
+            zone.chars().all(|letter| letter.is_ascii_alphanumeric() || "+-".contains(letter));
         let time = strtime::parse("%Y-%m-%d %H:%M:%S %z", time).ok()?.to_timestamp().ok()?;
         is_zone.then_some(time)
     });
