@@ -2,3 +2,4 @@
 //! node may hand out, and hands them to the processes that they belong to.
 
 pub mod cache;
+pub mod rotation;

@@ -3,40 +3,83 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use jiff::Timestamp;
 use spire_core::bundle::Bundle;
 use spire_core::entry::Entry;
 use spire_core::id::TrustDomain;
+use spire_core::svid::x509::X509Svid;
 use zeroize::Zeroizing;
 
+use super::encode;
+
 /// Everything that callers with one set of identities may have. A later one replaces it whole.
-#[derive(Debug)]
 pub struct Update {
     /// In order of the entries' ids; non-empty hints are unique. Empty where the caller has no
     /// identity.
     pub identities: Vec<Identity>,
     /// The bundles that go with them.
     pub bundles: Bundles,
+    x509_svid_response: OnceLock<Bytes>,
+    x509_bundles_response: OnceLock<Bytes>,
+    jwt_bundles_response: OnceLock<Bytes>,
 }
 
 impl Update {
+    pub(super) fn new(identities: Vec<Identity>, bundles: Bundles) -> Self {
+        Self {
+            identities,
+            bundles,
+            x509_svid_response: OnceLock::new(),
+            x509_bundles_response: OnceLock::new(),
+            jwt_bundles_response: OnceLock::new(),
+        }
+    }
+
     /// An encoded `X509SVIDResponse`, made at the first call. The buffer holds private keys and
     /// wipes itself.
     pub fn x509_svid_response(&self) -> Bytes {
-        todo!()
+        self.x509_svid_response
+            .get_or_init(|| encode::x509_svid_response(&self.identities, &self.bundles))
+            .clone()
     }
 
     /// An encoded `X509BundlesResponse`.
     pub fn x509_bundles_response(&self) -> Bytes {
-        todo!()
+        self.x509_bundles_response
+            .get_or_init(|| encode::x509_bundles_response(&self.bundles))
+            .clone()
     }
 
     /// An encoded `JWTBundlesResponse`.
     pub fn jwt_bundles_response(&self) -> Bytes {
-        todo!()
+        self.jwt_bundles_response
+            .get_or_init(|| encode::jwt_bundles_response(&self.bundles))
+            .clone()
+    }
+
+    /// Whether an SVID in it has expired.
+    pub(super) fn has_expired(&self, now: Timestamp) -> bool {
+        self.identities.iter().any(|identity| identity.svid.svid.expires_at <= now)
+    }
+
+    /// Whether a caller that has this one learns nothing from `other`.
+    pub(super) fn says_the_same_as(&self, other: &Self) -> bool {
+        let same = |(one, other): (&Identity, &Identity)| {
+            one.entry == other.entry && Arc::ptr_eq(&one.svid, &other.svid)
+        };
+        self.identities.len() == other.identities.len()
+            && self.identities.iter().zip(&other.identities).all(same)
+            && self.bundles == other.bundles
+    }
+}
+
+impl fmt::Debug for Update {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ids = self.identities.iter().map(|identity| &identity.entry.spiffe_id);
+        formatter.debug_tuple("Update").field(&ids.collect::<Vec<_>>()).finish()
     }
 }
 
@@ -58,17 +101,22 @@ pub struct Bundles {
     pub federated: BTreeMap<TrustDomain, Arc<Bundle>>,
 }
 
+impl Bundles {
+    /// All of them, the own one first.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Bundle>> {
+        std::iter::once(&self.own).chain(self.federated.values())
+    }
+}
+
 /// An X.509-SVID together with its private key.
 #[derive(Debug)]
 pub struct HeldSvid {
-    /// Certificates as DER, the leaf first, then intermediates.
-    pub chain: Vec<Bytes>,
+    /// The certificates.
+    pub svid: X509Svid,
     /// The leaf's key.
     pub key: PrivateKey,
-    /// `NotBefore` of the leaf.
-    pub not_before: Timestamp,
-    /// `NotAfter` of the leaf.
-    pub expires_at: Timestamp,
+    /// The revision of the entry that it was signed for.
+    pub revision: i64,
 }
 
 /// A private key as PKCS#8 DER. It wipes itself and shows nothing.

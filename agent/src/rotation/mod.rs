@@ -1,0 +1,3 @@
+//! Replaces SVIDs before they expire: the agent's own, and those of its workloads.
+
+pub mod due;
