@@ -2,4 +2,6 @@
 //! node may hand out, and hands them to the processes that they belong to.
 
 pub mod cache;
+pub mod client;
 pub mod rotation;
+pub mod storage;

@@ -27,7 +27,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::rotation::due::Renewal;
 
-pub use jwt::{JwtFetchError, JwtSvid, JwtSvids};
+pub use jwt::{JwtFetchError, JwtSvid, JwtSvids, SignJwt};
 pub use records::{Changes, Due};
 use state::State;
 pub use subscription::Subscription;
@@ -215,3 +215,6 @@ pub struct Counts {
     /// X.509-SVIDs held for SVID stores.
     pub stored_x509_svids: usize,
 }
+
+#[cfg(test)]
+mod tests;

@@ -89,6 +89,11 @@ impl State {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn group_count(&self) -> usize {
+        self.groups.len()
+    }
+
     pub(super) fn matching(&self, found: &BTreeSet<Selector>) -> Vec<Arc<Entry>> {
         with_unique_hints(&self.records.matching(found))
     }

@@ -1,0 +1,150 @@
+//! What a call to the server can come back with instead of an answer.
+
+use std::error::Error;
+use std::fmt;
+use std::sync::Arc;
+
+use prost::Message;
+use spire_core::tls;
+use spire_core::wire::types::PermissionDeniedDetails;
+use spire_core::wire::types::permission_denied_details::Reason;
+use tonic::{Code, Status};
+
+/// A call that failed. It is shown in the form that runbooks match:
+/// `rpc error: code = Unavailable desc = …`. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct RpcError(Arc<Status>);
+
+/// Why the server denies this agent everything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Denial {
+    /// The agent must attest again: its SVID has expired, is not the one that the server knows,
+    /// or its record is gone.
+    MustReattest,
+    /// An operator has banned it.
+    Banned,
+}
+
+impl RpcError {
+    /// The answer of the server made no sense.
+    pub fn nonsense(what: impl Into<String>) -> Self {
+        Self::from(Status::internal(what.into()))
+    }
+
+    /// The gRPC code.
+    pub fn code(&self) -> Code {
+        self.0.code()
+    }
+
+    /// Whether the same call may succeed a moment later.
+    pub fn is_transient(&self) -> bool {
+        matches!(
+            self.code(),
+            Code::Unavailable
+                | Code::DeadlineExceeded
+                | Code::ResourceExhausted
+                | Code::Aborted
+                | Code::Cancelled
+                | Code::Unknown
+        )
+    }
+
+    /// Whether the server's certificate leads to no authority that this agent knows.
+    pub fn is_unknown_authority(&self) -> bool {
+        tls::is_unknown_authority(&*self.0)
+    }
+
+    /// Why the server denies this agent everything, where that is what the error says.
+    pub fn denial(&self) -> Option<Denial> {
+        if self.code() != Code::PermissionDenied {
+            return None;
+        }
+        let detail =
+            RpcStatus::decode(self.0.details()).ok()?.details.into_iter().find(|detail| {
+                detail.type_url == "type.googleapis.com/spire.api.types.PermissionDeniedDetails"
+            })?;
+        match PermissionDeniedDetails::decode(&*detail.value).ok()?.reason() {
+            Reason::AgentBanned => Some(Denial::Banned),
+            Reason::AgentExpired
+            | Reason::AgentNotActive
+            | Reason::AgentNotAttested
+            | Reason::AgentMustReattest => Some(Denial::MustReattest),
+            Reason::Unknown => None,
+        }
+    }
+}
+
+impl From<Status> for RpcError {
+    fn from(status: Status) -> Self {
+        Self(Arc::new(status))
+    }
+}
+
+impl fmt::Display for RpcError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let code = match self.code() {
+            Code::Ok => "OK".to_owned(),
+            Code::Cancelled => "Canceled".to_owned(),
+            code => format!("{code:?}"),
+        };
+        write!(formatter, "rpc error: code = {code} desc = {}", self.0.message())?;
+        // A connection that failed hides its cause below errors that only name the layers.
+        let mut cause = self.0.source();
+        let mut said = self.0.message().to_owned();
+        while let Some(error) = cause {
+            let text = error.to_string();
+            if !said.contains(&text) {
+                write!(formatter, ": {text}")?;
+                said = text;
+            }
+            cause = error.source();
+        }
+        Ok(())
+    }
+}
+
+impl Error for RpcError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.0.source()
+    }
+}
+
+/// `google.rpc.Status`, as it travels in `grpc-status-details-bin`.
+#[derive(Clone, PartialEq, Message)]
+struct RpcStatus {
+    #[prost(int32, tag = "1")]
+    code: i32,
+    #[prost(string, tag = "2")]
+    message: String,
+    #[prost(message, repeated, tag = "3")]
+    details: Vec<prost_types::Any>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn denied(reason: Reason) -> RpcError {
+        let detail = prost_types::Any {
+            type_url: "type.googleapis.com/spire.api.types.PermissionDeniedDetails".to_owned(),
+            value: PermissionDeniedDetails { reason: reason.into() }.encode_to_vec(),
+        };
+        let details = RpcStatus { code: 7, message: "no".to_owned(), details: vec![detail] };
+        let details = details.encode_to_vec().into();
+        Status::with_details(Code::PermissionDenied, "no", details).into()
+    }
+
+    #[test]
+    fn the_detail_says_why_an_agent_is_denied() {
+        assert_eq!(denied(Reason::AgentBanned).denial(), Some(Denial::Banned));
+        assert_eq!(denied(Reason::AgentExpired).denial(), Some(Denial::MustReattest));
+        assert_eq!(denied(Reason::Unknown).denial(), None);
+        assert_eq!(RpcError::from(Status::permission_denied("no")).denial(), None);
+    }
+
+    #[test]
+    fn an_error_is_shown_as_runbooks_know_it() {
+        let error = RpcError::from(Status::permission_denied("agent is banned"));
+        assert_eq!(error.to_string(), "rpc error: code = PermissionDenied desc = agent is banned");
+    }
+}
