@@ -9,6 +9,7 @@ mod generated {
     include!(concat!(env!("OUT_DIR"), "/wire.rs"));
 }
 
+pub use generated::grpc::health::v1 as health;
 pub use generated::spiffe::broker;
 pub use generated::spire::agent::debug::v1 as agent_debug;
 pub use generated::spire::api::agent::delegatedidentity::v1 as delegated_identity;

@@ -1,13 +1,16 @@
 //! One call of a method, as its handler sees it: who calls, why that is allowed, and what the
 //! log lines of the call have in common.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use tonic::{Request, Status};
+use spire_core::wire::types;
+use tonic::{Code, Request, Status};
 use uuid::Uuid;
 
+use super::audit::{self, Fields, Outcome};
 use crate::caller::Caller;
-use crate::policy::{Class, Rule};
+use crate::policy::{Grant, Rule};
 
 /// A call that the policy has allowed. Handlers find it in the extensions of their request by
 /// [`Call::of`]. Cheap to clone.
@@ -18,14 +21,26 @@ pub struct Call(Arc<Inner>);
 struct Inner {
     caller: Caller,
     rule: &'static Rule,
-    allowed_as: Class,
+    grant: Option<Grant>,
     request_id: OnceLock<Uuid>,
+    audited: bool,
+    fields: Mutex<Fields>,
+    has_items: AtomicBool,
 }
 
 impl Call {
-    /// A call of `rule`'s method by `caller`, who may do so as one of `allowed_as`.
-    pub fn new(caller: Caller, rule: &'static Rule, allowed_as: Class) -> Self {
-        Self(Arc::new(Inner { caller, rule, allowed_as, request_id: OnceLock::new() }))
+    /// A call of `rule`'s method by `caller`. `grant` is absent where the call is refused, and
+    /// `audited` says whether it leaves lines in the audit log.
+    pub fn new(caller: Caller, rule: &'static Rule, grant: Option<Grant>, audited: bool) -> Self {
+        Self(Arc::new(Inner {
+            caller,
+            rule,
+            grant,
+            request_id: OnceLock::new(),
+            audited,
+            fields: Mutex::default(),
+            has_items: AtomicBool::new(false),
+        }))
     }
 
     /// The call that `request` belongs to.
@@ -47,13 +62,50 @@ impl Call {
         self.0.rule
     }
 
-    /// The class as one of which the caller may call the method.
-    pub fn allowed_as(&self) -> Class {
-        self.0.allowed_as
+    /// As what the caller may call the method.
+    pub fn grant(&self) -> Option<Grant> {
+        self.0.grant
     }
 
     /// What all log lines of the call share.
     pub fn request_id(&self) -> Uuid {
         *self.0.request_id.get_or_init(Uuid::new_v4)
+    }
+
+    /// Adds what the audit log shall say of the operation; costs nothing where there is none.
+    pub fn note(&self, add: impl FnOnce(&mut Fields)) {
+        if self.0.audited {
+            add(&mut self.0.fields.lock().unwrap_or_else(PoisonError::into_inner));
+        }
+    }
+
+    /// One item of a batch is done: its own line in the audit log, and one in the log where it
+    /// failed. The call as a whole then has a line only where it failed as a whole.
+    pub fn item(&self, status: &types::Status, add: impl FnOnce(&mut Fields)) {
+        self.0.has_items.store(true, Ordering::Relaxed);
+        let outcome = match Code::from_i32(status.code) {
+            Code::Ok => Outcome::Done,
+            code => Outcome::Failed(code, &status.message),
+        };
+        if let Outcome::Failed(code, message) = outcome {
+            audit::log_failure(self, code, message);
+        }
+        if self.0.audited {
+            let mut fields = Fields::default();
+            add(&mut fields);
+            audit::log_access(self, &fields, &outcome);
+        }
+    }
+
+    /// The call is over.
+    pub(super) fn end(&self, outcome: &Outcome<'_>) {
+        if let Outcome::Failed(code, message) = outcome {
+            audit::log_failure(self, *code, message);
+        }
+        let said = self.0.has_items.load(Ordering::Relaxed) && matches!(outcome, Outcome::Done);
+        if self.0.audited && !said {
+            let fields = self.0.fields.lock().unwrap_or_else(PoisonError::into_inner);
+            audit::log_access(self, &fields, outcome);
+        }
     }
 }

@@ -1,5 +1,7 @@
-//! The gRPC services: one file for each, and [`call`], which every request passes.
+//! The gRPC services: one file for each, and the gate that every request passes.
 
 pub mod agent;
+pub mod audit;
 pub mod call;
-mod status;
+pub mod gate;
+pub mod status;

@@ -1,12 +1,32 @@
-//! The one place where errors of the server's parts become statuses of gRPC.
+//! The one place where errors of the server's parts become statuses of gRPC. A message is `<what
+//! failed>: <why>`; where something was not found it is the first part alone.
+
+use std::fmt::Display;
 
 use spire_core::node::AttestError;
-use tonic::Status;
+use spire_core::wire::convert::denial;
+use tonic::{Code, Status};
 
 use crate::attestation;
-use crate::authority::IssueError;
+use crate::authority::{IssueError, RotationError};
+use crate::policy::Denied;
 use crate::rate_limit::RateExceeded;
 use crate::store::StoreError;
+
+/// `INVALID_ARGUMENT`: which argument, and what is wrong with it.
+pub fn invalid(what: &str, why: impl Display) -> Status {
+    Status::invalid_argument(format!("{what}: {why}"))
+}
+
+/// The status of `error`, with the sentence that says what it kept from being done.
+pub fn failed(what: &str, error: impl Into<Status>) -> Status {
+    let status = error.into();
+    match status.code() {
+        Code::NotFound => Status::not_found(what),
+        Code::Unimplemented => status,
+        code => Status::new(code, format!("{what}: {}", status.message())),
+    }
+}
 
 impl From<StoreError> for Status {
     fn from(error: StoreError) -> Self {
@@ -66,5 +86,49 @@ impl From<attestation::Error> for Status {
             Error::Sign(error) => error.into(),
             Error::Store(error) => error.into(),
         }
+    }
+}
+
+impl From<RotationError> for Status {
+    fn from(error: RotationError) -> Self {
+        Self::internal(error.to_string())
+    }
+}
+
+impl From<Denied> for Status {
+    fn from(denied: Denied) -> Self {
+        let sentence = denied.to_string();
+        match denied {
+            Denied::Class(_) => Self::permission_denied(sentence),
+            Denied::Agent { reason, .. } => denial::status(&sentence, reason),
+            Denied::Store(error) => failed(&sentence, error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_in_trouble_is_unavailable() {
+        let status = failed("failed to list entries", StoreError::Unavailable("locked".into()));
+        assert_eq!(status.code(), Code::Unavailable);
+        assert_eq!(status.message(), "failed to list entries: datastore is unavailable: locked");
+    }
+
+    #[test]
+    fn what_is_not_found_is_said_alone() {
+        let status = failed("failed to update entry", StoreError::NotFound);
+        assert_eq!((status.code(), status.message()), (Code::NotFound, "failed to update entry"));
+    }
+
+    #[test]
+    fn without_jwt_svids_the_method_does_not_exist() {
+        let status = failed("failed to sign JWT-SVID", IssueError::JwtDisabled);
+        assert_eq!(
+            (status.code(), status.message()),
+            (Code::Unimplemented, "JWT functionality is disabled")
+        );
     }
 }

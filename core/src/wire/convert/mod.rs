@@ -1,7 +1,8 @@
 //! The only conversions between wire messages and the vocabulary: ids, selectors and statuses here,
-//! entries, bundles and SVIDs in the modules below.
+//! entries, bundles, SVIDs and the reasons of refusals in the modules below.
 
 pub mod bundle;
+pub mod denial;
 pub mod entry;
 mod entry_encoding;
 pub mod svid;

@@ -1,7 +1,12 @@
 //! Who may call what: one table of methods, and the classes of callers that each is open to.
+//! [`Policy`] decides by it which class a caller belongs to.
+
+mod decision;
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
+
+pub use decision::{Denied, Grant, Policy};
 
 /// A class of callers. A caller can be in several.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -38,6 +43,11 @@ impl Rule {
     /// Whether the method exists on the admin socket only.
     pub fn is_local_only(&self) -> bool {
         self.open_to == LOCAL
+    }
+
+    /// The service as logs name it: without the prefix that all of the server's have.
+    pub fn short_service(&self) -> &'static str {
+        self.service.strip_prefix("spire.api.server.").unwrap_or(self.service)
     }
 
     /// `/service/method`, as in the request.
@@ -141,4 +151,43 @@ pub fn rule(path: &str) -> Option<&'static Rule> {
     static BY_PATH: LazyLock<HashMap<String, &'static Rule>> =
         LazyLock::new(|| RULES.iter().map(|rule| (rule.path(), rule)).collect());
     BY_PATH.get(path).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use spire_core::wire::DESCRIPTORS;
+
+    use super::*;
+
+    #[test]
+    fn every_method_of_the_server_has_one_rule() {
+        let files: prost_types::FileDescriptorSet = prost::Message::decode(DESCRIPTORS).unwrap();
+        let mut described = BTreeSet::new();
+        for file in &files.file {
+            let package = file.package();
+            if package.starts_with("spire.api.server.") || package == "grpc.health.v1" {
+                for service in &file.service {
+                    described.extend(
+                        service.method.iter().map(|method| {
+                            format!("/{package}.{}/{}", service.name(), method.name())
+                        }),
+                    );
+                }
+            }
+        }
+        let ruled: BTreeSet<_> = RULES.iter().map(Rule::path).collect();
+        assert_eq!(ruled, described);
+        assert_eq!(ruled.len(), RULES.len());
+    }
+
+    #[test]
+    fn a_rule_is_found_by_its_path_alone() {
+        let found = rule("/spire.api.server.debug.v1.Debug/GetInfo").unwrap();
+        assert_eq!((found.short_service(), found.method), ("debug.v1.Debug", "GetInfo"));
+        assert!(found.is_local_only());
+        assert_eq!(rule("/spire.api.server.debug.v1.Debug/getinfo"), None);
+        assert_eq!(rule(""), None);
+    }
 }
