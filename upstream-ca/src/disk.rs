@@ -11,12 +11,10 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
-use serde::Deserialize;
-use serde::de::IgnoredAny;
 use spire_core::bundle::{JwtAuthority, X509Authority};
 use spire_core::catalog::{Host, Plugin};
 use spire_core::clock::Clock;
-use spire_core::config::{ConfigErrors, Mistake, Section};
+use spire_core::config::{ConfigErrors, FromSection, Reader, Section};
 use spire_core::id::TrustDomain;
 use spire_core::keys::{LocalKey, SigningKey};
 use spire_core::svid::x509::{CaTemplate, CertificateRequest, IssueError, Issuer};
@@ -24,7 +22,7 @@ use spire_core::upstream::{Minted, UpstreamAuthority, UpstreamBundle, UpstreamEr
 use tokio::sync::watch;
 use zeroize::Zeroizing;
 
-use crate::certificate::{self, Certificate};
+use crate::certificate;
 use crate::path;
 
 /// Registers the plugin.
@@ -36,16 +34,6 @@ const DEFAULT_TTL: Duration = Duration::from_secs(3600);
 
 /// Largest file that is read, in bytes.
 const MAX_FILE_BYTES: u64 = 1 << 20;
-
-/// The section as written. Settings that are not listed are ignored, as SPIRE does.
-#[derive(Deserialize)]
-struct Raw {
-    cert_file_path: Option<String>,
-    key_file_path: Option<String>,
-    bundle_file_path: Option<String>,
-    /// Of `UpstreamCA "disk"`, before 0.11.
-    ttl: Option<IgnoredAny>,
-}
 
 /// Where the upstream CA lies.
 #[derive(Debug, Clone)]
@@ -73,33 +61,14 @@ pub struct Disk {
 
 impl Disk {
     fn build(section: &Section, host: &Host) -> Result<Self, ConfigErrors> {
-        let raw: Raw = section.decode()?;
-        if raw.ttl.is_some() {
-            tracing::warn!(
-                alert = true,
-                alert_type = "deprecated_configuration",
-                plugin_name = "disk",
-                "The setting ttl has no effect; the server's ca_ttl decides"
-            );
-        }
-        let mut mistakes = Vec::new();
-        let mut required = |path: &str, value: Option<String>| {
-            let value = value.filter(|value| !value.is_empty());
-            if value.is_none() {
-                mistakes.push(mistake(path, None, format!("{path} is required")));
-            }
-            PathBuf::from(value.unwrap_or_default())
-        };
-        let files = Files {
-            certificate: required("cert_file_path", raw.cert_file_path),
-            key: required("key_file_path", raw.key_file_path),
-            bundle: raw.bundle_file_path.filter(|path| !path.is_empty()).map(PathBuf::from),
-        };
-        if !mistakes.is_empty() {
-            return Err(ConfigErrors(mistakes));
-        }
-        Self::open(files, host.trust_domain.clone(), host.clock.clone())
-            .map_err(|err| ConfigErrors(vec![mistake(err.setting, Some(err.path), err.message)]))
+        let files = section.decode()?;
+        Self::open(files, host.trust_domain.clone(), host.clock.clone()).map_err(|err| {
+            let (_, findings) = section.read(|reader| -> Option<()> {
+                reader.reject(err.setting, &err.message, "set it to a file that can be used");
+                None
+            });
+            ConfigErrors(findings.mistakes)
+        })
     }
 
     fn open(files: Files, trust_domain: TrustDomain, clock: Clock) -> Result<Self, LoadError> {
@@ -177,41 +146,41 @@ impl UpstreamAuthority for Disk {
 struct LoadError {
     /// The setting that names the file at fault.
     setting: &'static str,
-    path: String,
     message: String,
 }
 
-fn mistake(path: &str, value: Option<String>, message: String) -> Mistake {
-    Mistake { path: path.to_owned(), value, line: None, message, remedy: None }
+impl FromSection for Files {
+    fn read(reader: &mut Reader<'_>) -> Option<Self> {
+        reader.tolerate_unknown();
+        reader.ignored("ttl", "the server's ca_ttl decides");
+        let certificate = reader.required("cert_file_path", "cert_file_path is required");
+        let key = reader.required("key_file_path", "key_file_path is required");
+        let bundle = reader.string("bundle_file_path").map(PathBuf::from);
+        Some(Self { certificate: certificate?.into(), key: key?.into(), bundle })
+    }
 }
 
 impl Files {
     fn load(&self, now: Timestamp) -> Result<Loaded, LoadError> {
-        let key = self.read_key().map_err(|err| {
-            LoadError::new(
-                "key_file_path",
-                &self.key,
-                format!("unable to load upstream CA key: {err}"),
-            )
-        })?;
-        let of_certificate =
-            |message: String| LoadError::new("cert_file_path", &self.certificate, message);
+        let at = |setting| move |message| LoadError { setting, message };
+        let of_certificate = at("cert_file_path");
+        let key = self
+            .read_key()
+            .map_err(|err| at("key_file_path")(format!("unable to load upstream CA key: {err}")))?;
         let chain = read_certificates(&self.certificate)
             .map_err(|err| of_certificate(format!("unable to load upstream CA cert: {err}")))?;
         let roots = match &self.bundle {
             None if chain.len() > 1 => {
-                return Err(of_certificate(
-                    "with no bundle_file_path configured only self-signed CAs are supported"
-                        .to_owned(),
-                ));
+                let sentence =
+                    "with no bundle_file_path configured only self-signed CAs are supported";
+                return Err(of_certificate(sentence.to_owned()));
             }
             None => chain.clone(),
             Some(bundle) => read_certificates(bundle).map_err(|err| {
-                let message = format!("unable to load upstream CA bundle: {err}");
-                LoadError::new("bundle_file_path", bundle, message)
+                at("bundle_file_path")(format!("unable to load upstream CA bundle: {err}"))
             })?,
         };
-        self.check(&chain, &roots, &key, now)
+        check(&chain, &roots, &key, now)
             .map_err(|err| of_certificate(format!("unable to load upstream CA: {err}")))?;
         let key: Arc<dyn SigningKey> = Arc::new(key);
         let issuer = if self.bundle.is_some() {
@@ -219,34 +188,9 @@ impl Files {
         } else {
             Issuer::root(chain[0].clone(), key)
         };
-        Ok(Loaded {
-            issuer: issuer.map_err(|err| of_certificate(err.to_string()))?,
-            roots: roots
-                .into_iter()
-                .map(|certificate| X509Authority { certificate, tainted: false })
-                .collect(),
-        })
-    }
-
-    fn check(
-        &self,
-        chain: &[Bytes],
-        roots: &[Bytes],
-        key: &LocalKey,
-        now: Timestamp,
-    ) -> Result<(), String> {
-        let chain = certificate::read_all(chain)?;
-        let roots = certificate::read_all(roots)?;
-        let (own, others) = chain.split_first().ok_or("there is no certificate")?;
-        if own.public_key != key.public_key().spki {
-            return Err("certificate and private key do not match".to_owned());
-        }
-        path::verify(own, others, &roots, now).map_err(|err| {
-            format!(
-                "certificate cannot be validated with the provided bundle or is not self-signed: \
-                 {err}"
-            )
-        })
+        let issuer = issuer.map_err(|err| of_certificate(err.to_string()))?;
+        let root = |certificate| X509Authority { certificate, tainted: false };
+        Ok(Loaded { issuer, roots: roots.into_iter().map(root).collect() })
     }
 
     fn read_key(&self) -> Result<LocalKey, String> {
@@ -255,10 +199,18 @@ impl Files {
     }
 }
 
-impl LoadError {
-    fn new(setting: &'static str, path: &Path, message: String) -> Self {
-        Self { setting, path: path.display().to_string(), message }
+fn check(chain: &[Bytes], roots: &[Bytes], key: &LocalKey, now: Timestamp) -> Result<(), String> {
+    let chain = certificate::read_all(chain)?;
+    let roots = certificate::read_all(roots)?;
+    let (own, others) = chain.split_first().ok_or("there is no certificate")?;
+    if own.public_key != key.public_key().spki {
+        return Err("certificate and private key do not match".to_owned());
     }
+    path::verify(own, others, &roots, now).map(drop).map_err(|err| {
+        format!(
+            "certificate cannot be validated with the provided bundle or is not self-signed: {err}"
+        )
+    })
 }
 
 /// The certificates of a PEM file, at least one; blocks of other kinds are passed over.
@@ -284,7 +236,9 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
         format!("{what} {}: {reason}", path.display())
     };
     let file = File::open(path).map_err(|err| failed("open", err))?;
-    let mut content = Vec::new();
+    // Room for all of it from the start: a growing buffer would leave copies of a key behind.
+    let size = file.metadata().map_err(|err| failed("read", err))?.len().min(MAX_FILE_BYTES);
+    let mut content = Vec::with_capacity(size as usize + 1);
     file.take(MAX_FILE_BYTES + 1).read_to_end(&mut content).map_err(|err| failed("read", err))?;
     if content.len() as u64 > MAX_FILE_BYTES {
         return Err(format!("{} is larger than {MAX_FILE_BYTES} bytes", path.display()));
