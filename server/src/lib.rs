@@ -4,6 +4,7 @@ pub mod api;
 pub mod attestation;
 pub mod authority;
 pub mod caller;
+pub mod config;
 pub mod endpoints;
 pub mod policy;
 pub mod rate_limit;

@@ -6,8 +6,8 @@
 mod blocks;
 pub mod duration;
 mod environment;
-mod ip_range;
 mod lexer;
+mod load;
 mod mistake;
 mod plugins;
 mod reader;
@@ -25,7 +25,7 @@ pub use blocks::{
     TelemetryConfig, ignore_profiling, parse_key_type, read_feature_flags, read_log,
     refuse_named_pipe,
 };
-pub use ip_range::{InvalidRange, IpRange};
+pub use load::{LoadError, Loaded, load};
 pub use mistake::{ConfigErrors, Mistake, UnknownKeys, Warning};
 pub use plugins::{PluginConfig, read_plugins};
 pub use reader::{Findings, FromSection, Reader};
@@ -54,6 +54,11 @@ impl Section {
     /// Whether it holds nothing.
     pub fn is_empty(&self) -> bool {
         self.items.is_empty()
+    }
+
+    /// Drops a key that means nothing any more.
+    pub fn remove(&mut self, key: &str) {
+        self.items.retain(|item| !item.key.eq_ignore_ascii_case(key));
     }
 
     /// Sets `block.key` to a text from the command line, which the file's own value yields to.

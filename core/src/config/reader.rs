@@ -4,7 +4,7 @@
 //! This is not serde, since serde stops at the first mistake and knows neither the place of a key
 //! nor that it has an older spelling.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use jiff::SignedDuration;
@@ -94,6 +94,11 @@ impl<'s> Reader<'s> {
             self.findings.mistakes.push(mistake.path(self.path));
         }
         (value, self.findings)
+    }
+
+    /// Whether the section holds nothing.
+    pub fn is_empty(&self) -> bool {
+        self.items.is_empty()
     }
 
     // Values.
@@ -235,6 +240,22 @@ impl<'s> Reader<'s> {
             return None;
         }
         self.nested(items, self.path_of(key), Some(node.at), read)
+    }
+
+    /// As [`block_with`](Self::block_with), and an absent block is read as an empty one.
+    pub fn block_or_empty<T>(
+        &mut self,
+        key: &'static str,
+        read: impl FnOnce(&mut Reader<'s>) -> Option<T>,
+    ) -> Option<T> {
+        let at = self.node(key).map(|node| node.at);
+        let items = self.block_items(key);
+        self.nested(items, self.path_of(key), at, read)
+    }
+
+    /// Whether `key` is there and is a block.
+    pub fn is_block(&mut self, key: &'static str) -> bool {
+        self.node(key).is_some_and(Node::is_block)
     }
 
     /// Each of the blocks `key`, whether repeated or in a list.
@@ -392,6 +413,23 @@ impl<'s> Reader<'s> {
         });
     }
 
+    /// Adds a mistake about the section itself.
+    pub fn reject_section(&mut self, sentence: &str, remedy: &str) {
+        self.findings.mistakes.push(Mistake {
+            at: self.at,
+            remedy: Some(remedy.to_owned()),
+            ..Mistake::new(sentence).path(self.path.clone())
+        });
+    }
+
+    /// The keys that nobody has asked for so far, sorted.
+    pub fn unasked(&self) -> Vec<String> {
+        let known = |key: &str| self.known.iter().any(|known| known.eq_ignore_ascii_case(key));
+        let unasked = self.items.iter().filter(|item| !known(&item.key));
+        let keys: BTreeSet<&String> = unasked.map(|item| &item.key).collect();
+        keys.into_iter().cloned().collect()
+    }
+
     /// Unknown keys refuse the file; `section` is the section's name in the log.
     pub fn refuse_unknown(&mut self, section: &'static str) {
         self.unknown = Unknown::Refuse(section);
@@ -413,6 +451,12 @@ impl<'s> Reader<'s> {
     pub fn is_mistaken(&self, key: &str) -> bool {
         let path = self.path_of(key);
         self.findings.mistakes.iter().any(|mistake| mistake.path == path)
+    }
+
+    /// Whether a mistake about `key` or anything inside it has been reported.
+    pub fn is_mistaken_below(&self, key: &str) -> bool {
+        let path = self.path_of(key);
+        self.findings.mistakes.iter().any(|mistake| mistake.path.starts_with(&path))
     }
 
     /// The path of `key` from the top of the file.
