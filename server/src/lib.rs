@@ -6,8 +6,11 @@ pub mod authority;
 pub mod caller;
 pub mod config;
 pub mod endpoints;
+pub mod health;
+pub mod plugins;
 pub mod policy;
 pub mod rate_limit;
 pub mod registry;
 
 pub mod store;
+pub mod upkeep;

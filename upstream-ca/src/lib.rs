@@ -19,8 +19,7 @@ pub const PLUGINS: &[Plugin<dyn UpstreamAuthority>] = &[disk::PLUGIN];
 
 /// Checks what an upstream returned for a request that carried `public_key`
 /// (SubjectPublicKeyInfo, DER): the first certificate is a signing certificate of `trust_domain`
-/// with that key, and the chain leads to one of the roots, all valid at `now`. Returns the id of
-/// that root: its subject key identifier in hexadecimal digits, if it has one.
+/// with that key, and the chain leads to one of the roots, all valid at `now`.
 ///
 /// # Errors
 /// [`UpstreamError::Invalid`] names the first rule that is broken.
@@ -32,7 +31,7 @@ pub fn check(
     public_key: &[u8],
     trust_domain: &TrustDomain,
     now: Timestamp,
-) -> Result<Option<String>, UpstreamError> {
+) -> Result<(), UpstreamError> {
     let invalid = |why: String| {
         UpstreamError::Invalid(format!("the chain from the upstream authority: {why}"))
     };
@@ -43,8 +42,7 @@ pub fn check(
         return Err(invalid("it is empty".to_owned()));
     };
     check_own(own, public_key, trust_domain).map_err(invalid)?;
-    let root = path::verify(own, others, &roots, now).map_err(|why| invalid(why.to_string()))?;
-    Ok(root.subject_key_id.as_deref().map(hex::encode))
+    path::verify(own, others, &roots, now).map_err(|why| invalid(why.to_string()))
 }
 
 fn check_own(

@@ -97,6 +97,24 @@ impl Call {
         }
     }
 
+    /// The call ends with its stream, not when its handler returns: the handler will say how by
+    /// [`Call::ended`].
+    pub fn ends_with_its_stream(&self) {
+        self.0.has_items.store(true, Ordering::Relaxed);
+    }
+
+    /// How a call ended that ends with its stream. The handler has logged a failure itself.
+    pub fn ended(&self, result: Result<(), &Status>) {
+        if self.0.audited {
+            let outcome = match result {
+                Ok(()) => Outcome::Done,
+                Err(status) => Outcome::Failed(status.code(), status.message()),
+            };
+            let fields = self.0.fields.lock().unwrap_or_else(PoisonError::into_inner);
+            audit::log_access(self, &fields, &outcome);
+        }
+    }
+
     /// The call is over.
     pub(super) fn end(&self, outcome: &Outcome<'_>) {
         if let Outcome::Failed(code, message) = outcome {

@@ -4,4 +4,5 @@ pub mod agent;
 pub mod audit;
 pub mod call;
 pub mod gate;
+pub mod router;
 pub mod status;

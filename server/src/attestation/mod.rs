@@ -9,6 +9,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use aws_lc_rs::digest;
 use bytes::Bytes;
 use spire_core::clock::Clock;
@@ -85,12 +86,15 @@ pub enum Error {
     Store(#[from] StoreError),
 }
 
+/// Attestors by their name.
+pub type Attestors = HashMap<String, Arc<dyn NodeAttestor>>;
+
 /// Where nodes become agents.
 pub struct Attestation {
     /// Whose agents they become.
     pub trust_domain: TrustDomain,
     /// The configured attestors by name; `join_token` needs no configuration.
-    pub attestors: HashMap<String, Arc<dyn NodeAttestor>>,
+    pub attestors: ArcSwap<Attestors>,
     /// Signs their SVIDs.
     pub authority: Arc<Authority>,
     /// Records them.
@@ -131,7 +135,7 @@ impl Attestation {
         if request.kind == JOIN_TOKEN {
             return join_token::verify(&request.evidence, &self.trust_domain);
         }
-        let attestor = self.attestors.get(&request.kind);
+        let attestor = self.attestors.load().get(&request.kind).cloned();
         let attestor = attestor.ok_or_else(|| Error::UnknownKind(request.kind.clone()))?;
         let mut applicant = Applicant::new(self, dialogue);
         match attestor.verify(&request.evidence, &mut applicant).await {

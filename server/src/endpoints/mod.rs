@@ -63,7 +63,7 @@ pub enum BindError {
 }
 
 /// `address already in use` and not `Address already in use (os error 98)`, since runbooks match it.
-fn reason(error: &io::Error) -> String {
+pub(crate) fn reason(error: &io::Error) -> String {
     let text = error.to_string();
     let text = text.split(" (os error").next().unwrap_or_default();
     let mut letters = text.chars();

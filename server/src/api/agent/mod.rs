@@ -16,6 +16,7 @@ use spire_core::wire::agent::agent_server::Agent;
 use spire_core::wire::agent::*;
 
 use spire_core::wire::convert;
+use spire_core::wire::convert::denial::{self, Reason};
 use spire_core::wire::types;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -54,8 +55,13 @@ impl Agent for AgentService {
         let (challenges, sent) = mpsc::channel(1);
         let messages = Messages::new(request.into_inner(), challenges, address(&call));
         let service = self.clone();
+        call.ends_with_its_stream();
         // The attestation runs while its answers are read: an agent that leaves ends it.
-        let result = stream::once(async move { service.attest(&call, messages).await });
+        let result = stream::once(async move {
+            let result = service.attest(&call, messages).await;
+            call.ended(result.as_ref().map(drop));
+            result
+        });
         let challenges = ReceiverStream::new(sent).map(|challenge| {
             let step = attest_agent_response::Step::Challenge(challenge);
             Ok(AttestAgentResponse { step: Some(step) })
@@ -70,10 +76,11 @@ impl Agent for AgentService {
         let node = self.attestation.registry.snapshot();
         if node.node(&agent_id).is_some_and(|node| node.can_reattest()) {
             let sentence = "agent must reattest instead of renew";
-            return Err(Status::permission_denied(sentence));
+            return Err(denial::status(sentence, Reason::AgentMustReattest));
         }
         let params = request.into_inner().params;
         let params = params.ok_or_else(|| Status::invalid_argument("params cannot be nil"))?;
+        call.note(|fields| fields.add_csr(&params.csr));
         let csr = certificate_request(&params.csr)?;
         let svid = self.attestation.authority.sign_agent(&csr, &agent_id).await?;
         let renewed = self.store().renew_node(agent_id, svid.serial.clone(), svid.expires_at);
@@ -102,15 +109,20 @@ impl Agent for AgentService {
         &self,
         request: Request<CountAgentsRequest>,
     ) -> Reply<CountAgentsResponse> {
+        let call = Call::of(&request)?;
         let filter = request.into_inner().filter.map(nodes::Filter::from).unwrap_or_default();
+        call.note(|fields| filter.note(fields));
         let count = self.store().count_nodes(&filter.checked()?).await?;
         let count = i32::try_from(count).unwrap_or(i32::MAX);
         Ok(Response::new(CountAgentsResponse { count }))
     }
 
     async fn list_agents(&self, request: Request<ListAgentsRequest>) -> Reply<ListAgentsResponse> {
+        let call = Call::of(&request)?;
         let request = request.into_inner();
-        let filter = request.filter.map(nodes::Filter::from).unwrap_or_default().checked()?;
+        let filter = request.filter.map(nodes::Filter::from).unwrap_or_default();
+        call.note(|fields| filter.note(fields));
+        let filter = filter.checked()?;
         let page = nodes::page(request.page_size, &request.page_token)?;
         let listed = self.store().list_nodes(&filter, page).await?;
         let mask = request.output_mask.as_ref();
@@ -121,7 +133,9 @@ impl Agent for AgentService {
     }
 
     async fn get_agent(&self, request: Request<GetAgentRequest>) -> Reply<types::Agent> {
+        let call = Call::of(&request)?;
         let request = request.into_inner();
+        call.note(|fields| fields.add_wire_id("spiffe_id", request.id.as_ref()));
         let agent_id = self.named(request.id.as_ref())?;
         let node = self.store().node(&agent_id).await?;
         let node = node.ok_or_else(|| unknown_agent(StoreError::NotFound))?;
@@ -129,7 +143,10 @@ impl Agent for AgentService {
     }
 
     async fn delete_agent(&self, request: Request<DeleteAgentRequest>) -> Reply<()> {
-        let agent_id = self.named(request.into_inner().id.as_ref())?;
+        let call = Call::of(&request)?;
+        let id = request.into_inner().id;
+        call.note(|fields| fields.add_wire_id("spiffe_id", id.as_ref()));
+        let agent_id = self.named(id.as_ref())?;
         self.store().delete_node(agent_id.clone()).await.map_err(unknown_agent)?;
         self.attestation.known_here().await;
         tracing::info!(subsystem_name = "api", spiffe_id = %agent_id, "Agent deleted");
@@ -137,7 +154,10 @@ impl Agent for AgentService {
     }
 
     async fn ban_agent(&self, request: Request<BanAgentRequest>) -> Reply<()> {
-        let agent_id = self.named(request.into_inner().id.as_ref())?;
+        let call = Call::of(&request)?;
+        let id = request.into_inner().id;
+        call.note(|fields| fields.add_wire_id("spiffe_id", id.as_ref()));
+        let agent_id = self.named(id.as_ref())?;
         self.store().ban_node(agent_id.clone()).await.map_err(unknown_agent)?;
         self.attestation.known_here().await;
         tracing::info!(subsystem_name = "api", spiffe_id = %agent_id, "Agent banned");
@@ -148,7 +168,12 @@ impl Agent for AgentService {
         &self,
         request: Request<CreateJoinTokenRequest>,
     ) -> Reply<types::JoinToken> {
+        let call = Call::of(&request)?;
         let request = request.into_inner();
+        call.note(|fields| {
+            fields.add_value("ttl", request.ttl);
+            fields.add_wire_id("spiffe_id", request.agent_id.as_ref());
+        });
         if request.ttl < 1 {
             return Err(Status::invalid_argument("ttl is required, you must provide one"));
         }
@@ -191,37 +216,37 @@ impl AgentService {
     ) -> Result<AttestAgentResponse, Status> {
         self.limits.wait(Method::AttestAgent, address(call), 1).await?;
         let request = messages.request().await?;
-        let (kind, caller_addr) = (request.kind.clone(), call.caller().address());
-        let caller_addr = caller_addr.map(|address| address.to_string()).unwrap_or_default();
-        match self.attestation.attest(request, &mut messages).await {
-            Ok(admitted) => {
-                tracing::info!(
-                    subsystem_name = "api",
-                    agent_id = %admitted.svid.id,
-                    node_attestor_type = kind,
-                    caller_addr,
-                    request_id = %call.request_id(),
-                    "Agent attestation request completed"
-                );
-                let svid = Some(convert::svid::x509(admitted.svid, ""));
-                let reattestable = admitted.can_reattest;
-                let result = attest_agent_response::Result { svid, reattestable };
-                let step = attest_agent_response::Step::Result(result);
-                Ok(AttestAgentResponse { step: Some(step) })
-            }
-            Err(error) => {
-                tracing::error!(
-                    subsystem_name = "api",
-                    node_attestor_type = kind,
-                    caller_addr,
-                    request_id = %call.request_id(),
-                    error = %error,
-                    "Agent attestation refused"
-                );
-                Err(error.into())
-            }
-        }
+        let kind = request.kind.clone();
+        call.note(|fields| fields.add("node_attestor_type", &kind));
+        let admitted =
+            self.attestation.attest(request, &mut messages).await.inspect_err(|error| {
+                log_refusal(call, &kind, error);
+            })?;
+        call.note(|fields| fields.add("agent_id", &admitted.svid.id));
+        tracing::info!(
+            subsystem_name = "api",
+            agent_id = %admitted.svid.id,
+            node_attestor_type = kind,
+            caller_addr = call.caller().address().map(tracing::field::display),
+            request_id = %call.request_id(),
+            "Agent attestation request completed"
+        );
+        let svid = Some(convert::svid::x509(admitted.svid, ""));
+        let result = attest_agent_response::Result { svid, reattestable: admitted.can_reattest };
+        let step = attest_agent_response::Step::Result(result);
+        Ok(AttestAgentResponse { step: Some(step) })
     }
+}
+
+fn log_refusal(call: &Call, kind: &str, why: &dyn std::fmt::Display) {
+    tracing::error!(
+        subsystem_name = "api",
+        node_attestor_type = kind,
+        caller_addr = call.caller().address().map(tracing::field::display),
+        request_id = %call.request_id(),
+        error = %why,
+        "Agent attestation refused"
+    );
 }
 
 fn address(call: &Call) -> Option<IpAddr> {

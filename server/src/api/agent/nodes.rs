@@ -10,6 +10,7 @@ use spire_core::wire::types::selector_match::MatchBehavior;
 use spire_core::wire::types::{self, AgentMask, SelectorMatch};
 use tonic::Status;
 
+use crate::api::audit::Fields;
 use crate::store::{Node, NodeFilter, Page, SetMatch, SetRule};
 
 const ALL_FIELDS: AgentMask = AgentMask {
@@ -89,6 +90,28 @@ from_wire!(list_agents_request::Filter);
 from_wire!(count_agents_request::Filter);
 
 impl Filter {
+    /// Tells the audit log what is asked for.
+    pub(super) fn note(&self, fields: &mut Fields) {
+        if !self.attestation_type.is_empty() {
+            fields.add("by_attestation_type", &self.attestation_type);
+        }
+        if let Some(wanted) = &self.selectors {
+            let selectors = wanted.selectors.iter();
+            let selectors = selectors.map(|one| format!("{}:{}", one.r#type, one.value));
+            fields.add_list("by_selectors", selectors);
+            fields.add("by_selector_match", wanted.r#match().as_str_name());
+        }
+        if let Some(banned) = self.banned {
+            fields.add_value("by_banned", banned);
+        }
+        if let Some(can_reattest) = self.can_reattest {
+            fields.add_value("by_can_reattest", can_reattest);
+        }
+        if !self.expires_before.is_empty() {
+            fields.add("by_expires_before", &self.expires_before);
+        }
+    }
+
     /// The filter as the store takes it.
     pub(super) fn checked(self) -> Result<NodeFilter, Status> {
         let kind = self.attestation_type;
