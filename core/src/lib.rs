@@ -8,6 +8,7 @@ pub mod catalog;
 pub mod clock;
 pub mod config;
 pub mod entry;
+pub mod flags;
 pub mod id;
 pub mod keys;
 pub mod limits;

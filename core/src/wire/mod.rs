@@ -3,6 +3,7 @@
 //! Generated types stay at the rim: handlers turn them into the vocabulary of this crate at once.
 
 pub mod convert;
+pub mod json;
 
 #[allow(missing_docs, unreachable_pub, clippy::all)]
 mod generated {
