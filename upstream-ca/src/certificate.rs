@@ -5,7 +5,7 @@ use der::{Decode, Encode, Reader, SliceReader};
 use jiff::Timestamp;
 use rustls_pki_types::CertificateDer;
 use x509_cert::ext::pkix::name::GeneralName;
-use x509_cert::ext::pkix::{BasicConstraints, KeyUsage, SubjectAltName};
+use x509_cert::ext::pkix::{BasicConstraints, KeyUsage, SubjectAltName, SubjectKeyIdentifier};
 
 /// Most certificates of a chain or a bundle file that are read.
 pub(crate) const MAX_CERTIFICATES: usize = 64;
@@ -22,6 +22,7 @@ pub(crate) struct Certificate {
     pub(crate) path_length: Option<usize>,
     /// Its URI SANs as written.
     pub(crate) uris: Vec<String>,
+    pub(crate) subject_key_id: Option<Vec<u8>>,
     subject: Vec<u8>,
     issuer: Vec<u8>,
     signed_part: Bytes,
@@ -39,6 +40,7 @@ impl Certificate {
         let constraints = inner.get_extension::<BasicConstraints>()?.map(|(_, value)| value);
         let usage = inner.get_extension::<KeyUsage>()?.map(|(_, value)| value);
         let names = inner.get_extension::<SubjectAltName>()?.map_or(vec![], |(_, names)| names.0);
+        let key_id = inner.get_extension::<SubjectKeyIdentifier>()?;
         let uri = |name| match name {
             GeneralName::UniformResourceIdentifier(uri) => Some(uri.to_string()),
             _ => None,
@@ -48,6 +50,7 @@ impl Certificate {
             is_ca: constraints.as_ref().is_some_and(|constraints| constraints.ca)
                 && usage.is_none_or(|usage| usage.key_cert_sign()),
             path_length: constraints.and_then(|it| it.path_len_constraint).map(usize::from),
+            subject_key_id: key_id.map(|(_, id)| id.0.as_bytes().to_vec()),
             uris: names.into_iter().filter_map(uri).collect(),
             subject: inner.subject().to_der()?,
             issuer: inner.issuer().to_der()?,

@@ -19,7 +19,8 @@ pub const PLUGINS: &[Plugin<dyn UpstreamAuthority>] = &[disk::PLUGIN];
 
 /// Checks what an upstream returned for a request that carried `public_key`
 /// (SubjectPublicKeyInfo, DER): the first certificate is a signing certificate of `trust_domain`
-/// with that key, and the chain leads to one of the roots, all valid at `now`.
+/// with that key, and the chain leads to one of the roots, all valid at `now`. Returns the id of
+/// that root: its subject key identifier in hexadecimal digits, if it has one.
 ///
 /// # Errors
 /// [`UpstreamError::Invalid`] names the first rule that is broken.
@@ -31,7 +32,7 @@ pub fn check(
     public_key: &[u8],
     trust_domain: &TrustDomain,
     now: Timestamp,
-) -> Result<(), UpstreamError> {
+) -> Result<Option<String>, UpstreamError> {
     let invalid = |why: String| {
         UpstreamError::Invalid(format!("the chain from the upstream authority: {why}"))
     };
@@ -42,7 +43,8 @@ pub fn check(
         return Err(invalid("it is empty".to_owned()));
     };
     check_own(own, public_key, trust_domain).map_err(invalid)?;
-    path::verify(own, others, &roots, now).map_err(|why| invalid(why.to_string()))
+    let root = path::verify(own, others, &roots, now).map_err(|why| invalid(why.to_string()))?;
+    Ok(root.subject_key_id.as_deref().map(hex::encode))
 }
 
 fn check_own(

@@ -21,22 +21,23 @@ pub(crate) enum PathError {
     NotCa,
 }
 
-/// Follows issuers from `start` through `others` until one is a root.
-pub(crate) fn verify(
-    start: &Certificate,
-    others: &[Certificate],
-    roots: &[Certificate],
+/// Follows issuers from `start` through `others` until one is a root, which is returned.
+pub(crate) fn verify<'c>(
+    start: &'c Certificate,
+    others: &'c [Certificate],
+    roots: &'c [Certificate],
     now: Timestamp,
-) -> Result<(), PathError> {
+) -> Result<&'c Certificate, PathError> {
     let mut current = start;
     // `below` counts the authorities under the one that is looked at next.
     for below in 0..MAX_DEPTH {
         check(current, below, now)?;
         if roots.iter().any(|root| root.der == current.der) {
-            return Ok(());
+            return Ok(current);
         }
         if let Some(root) = roots.iter().find(|root| current.is_signed_by(root)) {
-            return check_root(root, below + 1, now);
+            check_root(root, below + 1, now)?;
+            return Ok(root);
         }
         let issuer =
             others.iter().find(|other| other.der != current.der && current.is_signed_by(other));

@@ -1,20 +1,29 @@
 //! Issuing: the rules for lifetimes, and what goes into each kind of SVID.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use spire_core::entry::Entry;
+use spire_core::entry::{DnsName, Entry};
 use spire_core::id::SpiffeId;
 use spire_core::keys::KeyError;
-use spire_core::svid::x509::{CertificateRequest, X509Svid};
+use spire_core::svid::jwt::{self, Claims};
+use spire_core::svid::x509::{
+    self, CaTemplate, CertificateRequest, LeafTemplate, Subject, X509Svid,
+};
 
-use super::Authority;
+use super::slots::Slotted;
+use super::x509_ca::X509Ca;
+use super::{Authority, after, whole_second};
+
+/// Lifetime of the SVID that a health check signs and throws away.
+const HEALTH_CHECK_TTL: Duration = Duration::from_secs(60);
 
 /// Why nothing was issued.
 #[derive(Debug, thiserror::Error)]
 pub enum IssueError {
-    /// No authority is active.
+    /// No authority is active, or the active one has ended.
     #[error("{0} is not available for signing")]
     NotReady(&'static str),
     /// The operator switched JWT-SVIDs off.
@@ -65,8 +74,14 @@ impl Authority {
         request: &CertificateRequest,
         entry: &Entry,
     ) -> Result<X509Svid, IssueError> {
-        let _ = (request, entry);
-        todo!()
+        let template = LeafTemplate {
+            id: &entry.spiffe_id,
+            public_key: &request.public_key,
+            dns_names: &entry.dns_names,
+            subject: None,
+            ttl: or_default(seconds(entry.x509_svid_ttl), self.settings.default_x509_svid_ttl),
+        };
+        self.sign_leaf(&template).await
     }
 
     /// An X.509-SVID for an agent.
@@ -78,8 +93,14 @@ impl Authority {
         request: &CertificateRequest,
         agent_id: &SpiffeId,
     ) -> Result<X509Svid, IssueError> {
-        let _ = (request, agent_id);
-        todo!()
+        let template = LeafTemplate {
+            id: agent_id,
+            public_key: &request.public_key,
+            dns_names: &[],
+            subject: None,
+            ttl: self.settings.agent_ttl,
+        };
+        self.sign_leaf(&template).await
     }
 
     /// An X.509-SVID that an operator asks for: DNS names come from the request, and its subject
@@ -93,8 +114,20 @@ impl Authority {
         id: &SpiffeId,
         ttl: Option<Duration>,
     ) -> Result<X509Svid, IssueError> {
-        let _ = (request, id, ttl);
-        todo!()
+        let dns_name = |name: &String| {
+            name.parse::<DnsName>().map_err(|err| {
+                IssueError::Refused(format!("CSR DNS name is invalid: {name:?}: {err}"))
+            })
+        };
+        let dns_names: Vec<_> = request.dns_names.iter().map(dns_name).collect::<Result<_, _>>()?;
+        let template = LeafTemplate {
+            id,
+            public_key: &request.public_key,
+            dns_names: &dns_names,
+            subject: Some(&request.subject).filter(|subject| **subject != Subject::default()),
+            ttl: or_default(ttl, self.settings.default_x509_svid_ttl),
+        };
+        self.sign_leaf(&template).await
     }
 
     /// A CA certificate for a server below this one, followed by what leads from it to a root.
@@ -107,8 +140,15 @@ impl Authority {
         request: &CertificateRequest,
         ttl: Option<Duration>,
     ) -> Result<Vec<Bytes>, IssueError> {
-        let _ = (request, ttl);
-        todo!()
+        let now = self.clock.now();
+        let ca = self.active_x509(now)?;
+        let template = CaTemplate {
+            trust_domain: &self.settings.trust_domain,
+            public_key: &request.public_key,
+            subject: &ca.issuer.downstream_subject(),
+            ttl: or_default(ttl, self.settings.ca_ttl),
+        };
+        Ok(ca.issuer.sign_ca(&template, now).await?)
     }
 
     /// A JWT-SVID. Nothing but memory is read.
@@ -116,7 +156,83 @@ impl Authority {
     /// # Errors
     /// [`IssueError`].
     pub async fn sign_jwt(&self, request: JwtRequest<'_>) -> Result<JwtSvid, IssueError> {
-        let _ = request;
-        todo!()
+        if self.settings.disable_jwt_svids {
+            return Err(IssueError::JwtDisabled);
+        }
+        let now = whole_second(self.clock.now());
+        let key = self.jwt.load_full();
+        let key = key.filter(|key| !key.lifetime().has_ended(now));
+        let key = key.ok_or(IssueError::NotReady("JWT key"))?;
+        let ttl = or_default(request.ttl, self.settings.default_jwt_svid_ttl);
+        let expires_at = after(now, ttl).min(key.lifetime().not_after);
+        let claims = Claims {
+            subject: request.id,
+            audience: request.audience,
+            issued_at: now,
+            expires_at: whole_second(expires_at),
+            issuer: self.settings.jwt_issuer.as_deref(),
+            with_id: request.with_id,
+        };
+        let token = jwt::sign(&*key.key, &key.id, &claims).await?;
+        let Claims { issued_at, expires_at, .. } = claims;
+        Ok(JwtSvid { id: request.id.clone(), token, issued_at, expires_at })
     }
+
+    /// Whether an X.509-SVID can be signed: `sign_x509_svid_err` of `server.ca`.
+    ///
+    /// # Errors
+    /// [`IssueError`].
+    pub async fn check_signing(&self) -> Result<(), IssueError> {
+        let ca = self.active_x509(self.clock.now())?;
+        let id = self.settings.trust_domain.member("/for/health/check/only");
+        let template = LeafTemplate {
+            id: &id.map_err(|err| IssueError::Refused(err.to_string()))?,
+            public_key: &ca.public_key,
+            dns_names: &[],
+            subject: None,
+            ttl: HEALTH_CHECK_TTL,
+        };
+        self.sign_leaf(&template).await.map(drop)
+    }
+
+    pub(super) async fn sign_leaf(
+        &self,
+        template: &LeafTemplate<'_>,
+    ) -> Result<X509Svid, IssueError> {
+        let now = self.clock.now();
+        Ok(self.active_x509(now)?.issuer.sign_leaf(template, now).await?)
+    }
+
+    /// The CA that signs. One that has ended would sign nothing that holds.
+    fn active_x509(&self, now: Timestamp) -> Result<Arc<X509Ca>, IssueError> {
+        let ca = self.x509.load_full().filter(|ca| !ca.lifetime().has_ended(now));
+        ca.ok_or(IssueError::NotReady("X509 CA"))
+    }
+}
+
+impl From<x509::IssueError> for IssueError {
+    fn from(err: x509::IssueError) -> Self {
+        match err {
+            x509::IssueError::Key(err) => Self::Key(err),
+            x509::IssueError::Template(why) => Self::Refused(why),
+        }
+    }
+}
+
+impl From<jwt::SignError> for IssueError {
+    fn from(err: jwt::SignError) -> Self {
+        match err {
+            jwt::SignError::Key(err) => Self::Key(err),
+            jwt::SignError::NoAudience => Self::Refused(err.to_string()),
+        }
+    }
+}
+
+fn seconds(count: u32) -> Option<Duration> {
+    Some(Duration::from_secs(count.into()))
+}
+
+/// What was asked for, unless nothing was.
+fn or_default(asked: Option<Duration>, default: Duration) -> Duration {
+    asked.filter(|ttl| !ttl.is_zero()).unwrap_or(default)
 }

@@ -11,11 +11,11 @@ const MAX_ENTRIES: usize = 10;
 
 /// Every authority that this server remembers.
 #[derive(Clone, PartialEq, Message)]
-pub(crate) struct Journal {
+pub(super) struct Journal {
     #[prost(message, repeated, tag = "1")]
-    pub(crate) x509_cas: Vec<X509CaEntry>,
+    pub(super) x509_cas: Vec<X509CaEntry>,
     #[prost(message, repeated, tag = "2")]
-    pub(crate) jwt_keys: Vec<JwtKeyEntry>,
+    pub(super) jwt_keys: Vec<JwtKeyEntry>,
     /// Keys for WIT-SVIDs, which another server wrote: carried along unread.
     #[prost(bytes = "vec", repeated, tag = "3")]
     wit_keys: Vec<Vec<u8>>,
@@ -23,54 +23,54 @@ pub(crate) struct Journal {
 
 /// An X.509 authority.
 #[derive(Clone, PartialEq, Eq, Message)]
-pub(crate) struct X509CaEntry {
+pub(super) struct X509CaEntry {
     #[prost(string, tag = "1")]
-    pub(crate) slot_id: String,
+    pub(super) slot_id: String,
     /// Unix time in seconds.
     #[prost(int64, tag = "2")]
-    pub(crate) issued_at: i64,
+    pub(super) issued_at: i64,
     #[prost(bytes = "vec", tag = "3")]
-    pub(crate) certificate: Vec<u8>,
+    pub(super) certificate: Vec<u8>,
     /// Empty where it is self-signed; else its own certificate and what leads to the roots.
     #[prost(bytes = "vec", repeated, tag = "4")]
-    pub(crate) upstream_chain: Vec<Vec<u8>>,
+    pub(super) upstream_chain: Vec<Vec<u8>>,
     #[prost(enumeration = "Status", tag = "5")]
-    pub(crate) status: i32,
+    pub(super) status: i32,
     #[prost(string, tag = "6")]
-    pub(crate) authority_id: String,
+    pub(super) authority_id: String,
     /// Unix time in seconds.
     #[prost(int64, tag = "7")]
-    pub(crate) not_after: i64,
+    pub(super) not_after: i64,
     #[prost(string, tag = "8")]
-    pub(crate) upstream_authority_id: String,
+    pub(super) upstream_authority_id: String,
 }
 
 /// A key for JWT-SVIDs.
 #[derive(Clone, PartialEq, Eq, Message)]
-pub(crate) struct JwtKeyEntry {
+pub(super) struct JwtKeyEntry {
     #[prost(string, tag = "1")]
-    pub(crate) slot_id: String,
+    pub(super) slot_id: String,
     /// Unix time in seconds.
     #[prost(int64, tag = "2")]
-    pub(crate) issued_at: i64,
+    pub(super) issued_at: i64,
     /// Unix time in seconds.
     #[prost(int64, tag = "3")]
-    pub(crate) not_after: i64,
+    pub(super) not_after: i64,
     #[prost(string, tag = "4")]
-    pub(crate) kid: String,
+    pub(super) kid: String,
     /// PKIX DER.
     #[prost(bytes = "vec", tag = "5")]
-    pub(crate) public_key: Vec<u8>,
+    pub(super) public_key: Vec<u8>,
     #[prost(enumeration = "Status", tag = "6")]
-    pub(crate) status: i32,
+    pub(super) status: i32,
     #[prost(string, tag = "7")]
-    pub(crate) authority_id: String,
+    pub(super) authority_id: String,
 }
 
 /// What an authority does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, prost::Enumeration)]
 #[repr(i32)]
-pub(crate) enum Status {
+pub(super) enum Status {
     Unknown = 0,
     Prepared = 2,
     Active = 3,
@@ -78,7 +78,7 @@ pub(crate) enum Status {
 }
 
 /// What both kinds of entries have in common.
-pub(crate) trait JournalEntry: Clone {
+pub(super) trait JournalEntry: Clone {
     fn slot(&self) -> Option<SlotId>;
     fn status(&self) -> Status;
     fn set_status(&mut self, status: Status);
@@ -107,14 +107,14 @@ journal_entry!(X509CaEntry);
 journal_entry!(JwtKeyEntry);
 
 /// Adds an authority that was prepared, as the newest.
-pub(crate) fn add<T: JournalEntry>(entries: &mut Vec<T>, entry: T) {
+pub(super) fn add<T: JournalEntry>(entries: &mut Vec<T>, entry: T) {
     entries.push(entry);
     let surplus = entries.len().saturating_sub(MAX_ENTRIES);
     entries.drain(..surplus);
 }
 
 /// Notes that the authority `id` signs, and that the one before it no longer does.
-pub(crate) fn activate<T: JournalEntry>(entries: &mut [T], id: &str) {
+pub(super) fn activate<T: JournalEntry>(entries: &mut [T], id: &str) {
     for entry in entries {
         if entry.authority_id() == id {
             entry.set_status(Status::Active);
@@ -125,7 +125,7 @@ pub(crate) fn activate<T: JournalEntry>(entries: &mut [T], id: &str) {
 }
 
 /// The newest entry of each slot: older ones have lost their key.
-pub(crate) fn newest_per_slot<T: JournalEntry>(entries: &[T]) -> impl Iterator<Item = &T> {
+pub(super) fn newest_per_slot<T: JournalEntry>(entries: &[T]) -> impl Iterator<Item = &T> {
     SlotId::BOTH
         .into_iter()
         .filter_map(|slot| entries.iter().rev().find(|entry| entry.slot() == Some(slot)))
@@ -133,7 +133,7 @@ pub(crate) fn newest_per_slot<T: JournalEntry>(entries: &[T]) -> impl Iterator<I
 
 impl Journal {
     /// When the last of its authorities ends; nothing can be taken up from it afterwards.
-    pub(crate) fn ends_at(&self) -> Option<Timestamp> {
+    pub(super) fn ends_at(&self) -> Option<Timestamp> {
         let x509 = self.x509_cas.iter().map(|entry| entry.not_after);
         let jwt = self.jwt_keys.iter().map(|entry| entry.not_after);
         x509.chain(jwt).max().and_then(|second| Timestamp::from_second(second).ok())

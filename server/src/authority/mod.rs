@@ -4,27 +4,46 @@
 //! one task owns the slots and turns them; new authorities are in the stored bundle before they
 //! sign anything.
 
+mod bundle;
+mod certificate;
 mod issue;
 mod journal;
+mod jwt_key;
+mod restore;
+mod rotation;
+mod server_svid;
 mod slots;
+mod x509_ca;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use arc_swap::{ArcSwap, ArcSwapOption};
 use jiff::Timestamp;
 use spire_core::bundle::{Bundle, JwtAuthority};
 use spire_core::clock::Clock;
 use spire_core::id::TrustDomain;
-use spire_core::keys::{KeyManager, KeyType};
-use spire_core::svid::x509::Subject;
+use spire_core::keys::{KeyError, KeyManager, KeyType};
+use spire_core::svid::x509::{self, CertificateError, Subject};
 use spire_core::tasks::Tasks;
-use spire_core::tls::IdentityState;
-use spire_core::upstream::UpstreamAuthority;
-use tokio::sync::watch;
+use spire_core::tls::{Identity, IdentityState};
+use spire_core::upstream::{UpstreamAuthority, UpstreamError};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::timeout;
 
-use crate::store::Store;
+use crate::store::{Store, StoreError};
+use bundle::TrustBundle;
+use jwt_key::JwtKey;
+use rotation::{Command, Order, Rotation};
+use x509_ca::X509Ca;
 
 pub use issue::{IssueError, JwtRequest, JwtSvid};
+
+/// How many orders of operators may wait.
+const ORDERS: usize = 8;
+/// How long an upstream authority may take to publish a key.
+const PUBLISH: Duration = Duration::from_secs(5);
 
 /// What the operator decided about the authority.
 #[derive(Debug, Clone)]
@@ -72,13 +91,71 @@ pub struct Parts {
 
 /// Why the authority does not start.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct StartError(String);
+pub enum StartError {
+    /// The keys and the database are those of another trust domain.
+    #[error(
+        "the stored CA belongs to trust domain {stored:?}, but trust_domain is {configured:?}; \
+         set trust_domain back, or give this server an empty database and other keys"
+    )]
+    OtherTrustDomain {
+        /// Whose CA is stored.
+        stored: TrustDomain,
+        /// What the configuration says.
+        configured: TrustDomain,
+    },
+    /// The database failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The key manager failed.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// No authority could be prepared.
+    #[error("unable to prepare an authority: {0}")]
+    Rotation(#[from] RotationError),
+    /// The server's own SVID could not be issued.
+    #[error("unable to issue the server's SVID: {0}")]
+    ServerSvid(#[from] IssueError),
+}
 
 /// Why an authority was not prepared, activated or published.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct RotationError(String);
+pub enum RotationError {
+    /// It is not the one that can be activated.
+    #[error("unexpected authority ID")]
+    UnexpectedId,
+    /// It signed before; what is prepared next has another id.
+    #[error("only Prepared authorities can be activated")]
+    NotPrepared,
+    /// The server stops.
+    #[error("the server is stopping")]
+    Stopping,
+    /// The upstream authority is near its own end.
+    #[error(
+        "the upstream authority signs only until {not_after}, which is not after the end of the \
+         authority in use ({active}); renew the upstream CA"
+    )]
+    WouldEndBefore {
+        /// When the authority that was just signed ends.
+        not_after: Timestamp,
+        /// When the one in use ends.
+        active: Timestamp,
+    },
+    /// The database failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The key manager failed.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// The upstream authority failed.
+    #[error("upstream authority: {0}")]
+    Upstream(#[from] UpstreamError),
+    /// A certificate or a request for one could not be made.
+    #[error(transparent)]
+    Sign(#[from] x509::IssueError),
+    /// A certificate that was just made cannot be used.
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
+}
 
 /// One authority as operators see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,7 +189,23 @@ pub enum Kind {
 }
 
 /// The server's authority.
-pub struct Authority {}
+pub struct Authority {
+    settings: Settings,
+    store: Store,
+    keys: Arc<dyn KeyManager>,
+    upstream: Option<Arc<dyn UpstreamAuthority>>,
+    clock: Clock,
+    bundle: TrustBundle,
+    /// What signs, read without a lock.
+    x509: ArcSwapOption<X509Ca>,
+    jwt: ArcSwapOption<JwtKey>,
+    x509_states: ArcSwap<SlotStates>,
+    jwt_states: ArcSwap<SlotStates>,
+    server_svid: watch::Sender<Option<Identity>>,
+    rotation_failure: ArcSwapOption<String>,
+    orders: mpsc::Sender<Order>,
+    warned_of_local_keys: AtomicBool,
+}
 
 impl Authority {
     /// Takes up what the journal and the key manager still hold, prepares and activates what is
@@ -122,22 +215,74 @@ impl Authority {
     /// [`StartError`] where there is no authority in the end (the upstream refused, the store or
     /// the key manager failed), or where what is stored belongs to another trust domain.
     pub async fn start(parts: Parts, tasks: &Tasks) -> Result<Arc<Self>, StartError> {
-        let _ = (parts, tasks);
-        todo!()
+        let (authority, rotation, orders) = Self::open(parts).await?;
+        let stop = tasks.stop_token();
+        tasks.spawn(async move {
+            stop.run_until_cancelled(rotation.run(orders)).await;
+        });
+        let (kept, stop) = (authority.clone(), tasks.stop_token());
+        tasks.spawn(async move {
+            stop.run_until_cancelled(kept.bundle.keep(&kept.clock)).await;
+        });
+        let (kept, stop) = (authority.clone(), tasks.stop_token());
+        tasks.spawn(async move {
+            stop.run_until_cancelled(kept.keep_server_svid()).await;
+        });
+        if let Some(updates) = authority.upstream.as_ref().and_then(|it| it.bundle_updates()) {
+            let (kept, stop) = (authority.clone(), tasks.stop_token());
+            tasks.spawn(async move {
+                stop.run_until_cancelled(kept.bundle.follow(updates)).await;
+            });
+        }
+        Ok(authority)
+    }
+
+    /// All of [`Authority::start`] but the tasks.
+    async fn open(
+        parts: Parts,
+    ) -> Result<(Arc<Self>, Rotation, mpsc::Receiver<Order>), StartError> {
+        let Parts { settings, store, keys, upstream, bundle, clock } = parts;
+        let bundle = TrustBundle::new(settings.trust_domain.clone(), store.clone(), bundle);
+        bundle.refresh().await?;
+        let restored =
+            restore::restore(&settings, &store, &*keys, &bundle.current(), clock.now()).await?;
+        let (orders, received) = mpsc::channel(ORDERS);
+        let authority = Arc::new(Self {
+            settings,
+            store,
+            keys,
+            upstream,
+            clock,
+            bundle,
+            x509: ArcSwapOption::empty(),
+            jwt: ArcSwapOption::empty(),
+            x509_states: ArcSwap::default(),
+            jwt_states: ArcSwap::default(),
+            server_svid: watch::Sender::new(None),
+            rotation_failure: ArcSwapOption::empty(),
+            orders,
+            warned_of_local_keys: AtomicBool::new(false),
+        });
+        let mut rotation = Rotation::new(authority.clone(), restored);
+        if let Err(error) = rotation.first_turn().await {
+            return Err(error.into());
+        }
+        authority.renew_server_svid().await?;
+        Ok((authority, rotation, received))
     }
 
     /// The server's own SVID with its key, renewed in time.
     pub fn server_svid(&self) -> IdentityState {
-        todo!()
+        self.server_svid.subscribe()
     }
 
     /// The trust domain's bundle: what is stored, whoever changed it.
     pub fn bundle(&self) -> watch::Receiver<Arc<Bundle>> {
-        todo!()
+        self.bundle.subscribe()
     }
 
-    /// Publishes the key of a server below this one: upstream where that is supported, else in
-    /// the bundle. Returns all keys for JWT-SVIDs.
+    /// Publishes a key for JWT-SVIDs, of this server or of one below it: upstream where that is
+    /// supported, and in the bundle. Returns all keys for JWT-SVIDs.
     ///
     /// # Errors
     /// [`RotationError`].
@@ -145,14 +290,43 @@ impl Authority {
         &self,
         key: JwtAuthority,
     ) -> Result<Vec<JwtAuthority>, RotationError> {
-        let _ = key;
-        todo!()
+        let mut keys = self.publish_upstream(&key).await?;
+        if !keys.iter().any(|known| known.key_id == key.key_id) {
+            keys.push(key);
+        }
+        self.bundle.append(Vec::new(), keys).await?;
+        Ok(self.bundle.current().jwt_authorities.clone())
+    }
+
+    /// Publishes a key upstream, if anything is there that takes keys. Returns what is known there.
+    async fn publish_upstream(
+        &self,
+        key: &JwtAuthority,
+    ) -> Result<Vec<JwtAuthority>, UpstreamError> {
+        let Some(upstream) = &self.upstream else { return Ok(Vec::new()) };
+        match timeout(PUBLISH, upstream.publish_jwt_key(key)).await {
+            Ok(Err(UpstreamError::Unsupported)) => {
+                if !self.warned_of_local_keys.swap(true, Ordering::Relaxed) {
+                    tracing::warn!(
+                        subsystem_name = "ca_manager",
+                        "UpstreamAuthority plugin does not support JWT-SVIDs. Workloads managed \
+                         by this server may have trouble communicating with workloads outside \
+                         this cluster when using JWT-SVIDs."
+                    );
+                }
+                Ok(Vec::new())
+            }
+            Ok(published) => published,
+            Err(_) => Err(UpstreamError::Unavailable("it did not answer in time".to_owned())),
+        }
     }
 
     /// The authorities of one kind.
-    pub fn states(&self, kind: Kind) -> SlotStates {
-        let _ = kind;
-        todo!()
+    pub fn states(&self, kind: Kind) -> Arc<SlotStates> {
+        match kind {
+            Kind::X509 => self.x509_states.load_full(),
+            Kind::Jwt => self.jwt_states.load_full(),
+        }
     }
 
     /// Makes the next authority, whether one is due or not. One that was prepared is replaced.
@@ -160,8 +334,7 @@ impl Authority {
     /// # Errors
     /// [`RotationError`].
     pub async fn prepare(&self, kind: Kind) -> Result<AuthorityState, RotationError> {
-        let _ = kind;
-        todo!()
+        self.order(Command::Prepare(kind)).await
     }
 
     /// Lets the prepared authority sign.
@@ -173,20 +346,32 @@ impl Authority {
         kind: Kind,
         authority_id: &str,
     ) -> Result<AuthorityState, RotationError> {
-        let _ = (kind, authority_id);
-        todo!()
+        self.order(Command::Activate(kind, authority_id.to_owned())).await
+    }
+
+    async fn order(&self, command: Command) -> Result<AuthorityState, RotationError> {
+        let (answer, answered) = oneshot::channel();
+        let sent = self.orders.send((command, answer)).await;
+        sent.map_err(|_| RotationError::Stopping)?;
+        answered.await.unwrap_or(Err(RotationError::Stopping))
     }
 
     /// Why the last look for due authorities failed: `rotation_err` of `server.ca.rotator`.
-    pub fn rotation_failure(&self) -> Option<Arc<str>> {
-        todo!()
+    pub fn rotation_failure(&self) -> Option<Arc<String>> {
+        self.rotation_failure.load_full()
     }
 
-    /// Whether an X.509-SVID can be signed: `sign_x509_svid_err` of `server.ca`.
-    ///
-    /// # Errors
-    /// [`IssueError`].
-    pub async fn check_signing(&self) -> Result<(), IssueError> {
-        todo!()
+    fn set_rotation_failure(&self, failure: Option<RotationError>) {
+        self.rotation_failure.store(failure.map(|error| Arc::new(error.to_string())));
     }
+}
+
+/// `ttl` after `now`, or the end of time.
+fn after(now: Timestamp, ttl: Duration) -> Timestamp {
+    now.checked_add(ttl).unwrap_or(Timestamp::MAX)
+}
+
+/// The second that `instant` lies in: certificates and the journal know no smaller unit.
+fn whole_second(instant: Timestamp) -> Timestamp {
+    Timestamp::from_second(instant.as_second()).unwrap_or(instant)
 }

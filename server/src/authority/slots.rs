@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::AuthorityState;
+
 /// Earliest preparation before the end of a long-lived authority.
 const PREPARE_AT_MOST: SignedDuration = SignedDuration::from_hours(30 * 24);
 /// Earliest activation before the end of a long-lived authority.
@@ -16,15 +18,15 @@ const DISTRIBUTE_AT_MOST: SignedDuration = SignedDuration::from_secs(30);
 
 /// The name of a slot, which is part of the name of its key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum SlotId {
+pub(super) enum SlotId {
     A,
     B,
 }
 
 impl SlotId {
-    pub(crate) const BOTH: [Self; 2] = [Self::A, Self::B];
+    pub(super) const BOTH: [Self; 2] = [Self::A, Self::B];
 
-    pub(crate) fn as_str(self) -> &'static str {
+    pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::A => "A",
             Self::B => "B",
@@ -47,19 +49,19 @@ impl fmt::Display for SlotId {
 
 /// From when until when an authority lives. Its dates follow from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Lifetime {
-    pub(crate) issued_at: Timestamp,
-    pub(crate) not_after: Timestamp,
+pub(super) struct Lifetime {
+    pub(super) issued_at: Timestamp,
+    pub(super) not_after: Timestamp,
 }
 
 impl Lifetime {
     /// When the next authority is prepared: at half life, or 30 days before the end.
-    pub(crate) fn prepare_next_at(&self) -> Timestamp {
+    pub(super) fn prepare_next_at(&self) -> Timestamp {
         self.not_after - (self.length() / 2).min(PREPARE_AT_MOST)
     }
 
     /// When the next authority takes over: a sixth of the life, or 7 days, before the end.
-    pub(crate) fn activate_next_at(&self) -> Timestamp {
+    pub(super) fn activate_next_at(&self) -> Timestamp {
         self.not_after - (self.length() / 6).min(ACTIVATE_AT_MOST)
     }
 
@@ -68,7 +70,7 @@ impl Lifetime {
         self.issued_at + (self.length() / 12).min(DISTRIBUTE_AT_MOST)
     }
 
-    pub(crate) fn has_ended(&self, now: Timestamp) -> bool {
+    pub(super) fn has_ended(&self, now: Timestamp) -> bool {
         now >= self.not_after
     }
 
@@ -78,15 +80,16 @@ impl Lifetime {
 }
 
 /// What lies in a slot.
-pub(crate) trait Slotted {
+pub(super) trait Slotted {
     fn slot(&self) -> SlotId;
     fn lifetime(&self) -> Lifetime;
-    fn authority_id(&self) -> &str;
+    /// What operators see of it.
+    fn state(&self) -> AuthorityState;
 }
 
 /// The step that is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Due {
+pub(super) enum Due {
     Nothing,
     Prepare,
     Activate,
@@ -94,7 +97,7 @@ pub(crate) enum Due {
 
 /// The slots of one kind of authority.
 #[derive(Debug)]
-pub(crate) struct Slots<T> {
+pub(super) struct Slots<T> {
     active: Option<Arc<T>>,
     prepared: Option<Arc<T>>,
     old: Option<Arc<T>>,
@@ -102,32 +105,32 @@ pub(crate) struct Slots<T> {
 
 impl<T: Slotted> Slots<T> {
     /// Slots in which nothing lies.
-    pub(crate) fn empty() -> Self {
+    pub(super) fn empty() -> Self {
         Self { active: None, prepared: None, old: None }
     }
 
     /// The one that signs.
-    pub(crate) fn active(&self) -> Option<&Arc<T>> {
+    pub(super) fn active(&self) -> Option<&Arc<T>> {
         self.active.as_ref()
     }
 
     /// The one that signs next.
-    pub(crate) fn prepared(&self) -> Option<&Arc<T>> {
+    pub(super) fn prepared(&self) -> Option<&Arc<T>> {
         self.prepared.as_ref()
     }
 
     /// The one that signed before.
-    pub(crate) fn old(&self) -> Option<&Arc<T>> {
+    pub(super) fn old(&self) -> Option<&Arc<T>> {
         self.old.as_ref()
     }
 
     /// The slot that the next authority goes to.
-    pub(crate) fn free(&self) -> SlotId {
+    pub(super) fn free(&self) -> SlotId {
         self.active.as_ref().map_or(SlotId::A, |active| active.slot().other())
     }
 
     /// Which step the dates ask for.
-    pub(crate) fn due(&self, now: Timestamp) -> Due {
+    pub(super) fn due(&self, now: Timestamp) -> Due {
         let Some(active) = self.active.as_ref().map(|active| active.lifetime()) else {
             return if self.prepared.is_some() { Due::Activate } else { Due::Prepare };
         };
@@ -147,26 +150,26 @@ impl<T: Slotted> Slots<T> {
     }
 
     /// Lays `authority` into its slot, the free one. What was there has lost its key.
-    pub(crate) fn prepare(&mut self, authority: Arc<T>) {
+    pub(super) fn prepare(&mut self, authority: Arc<T>) {
         self.old = None;
         self.prepared = Some(authority);
     }
 
     /// Forgets what is in the free slot, whose key is about to be replaced.
-    pub(crate) fn clear_free(&mut self) {
+    pub(super) fn clear_free(&mut self) {
         self.old = None;
         self.prepared = None;
     }
 
     /// Lets the prepared authority sign; the one that signed becomes the old one.
-    pub(crate) fn activate(&mut self) {
+    pub(super) fn activate(&mut self) {
         if let Some(prepared) = self.prepared.take() {
             self.old = self.active.replace(prepared);
         }
     }
 
     /// Takes up what a journal remembers, of which at most one may lie in each slot.
-    pub(crate) fn restore(
+    pub(super) fn restore(
         active: Option<Arc<T>>,
         prepared: Option<Arc<T>>,
         old: Option<Arc<T>>,
@@ -188,8 +191,8 @@ mod tests {
         fn lifetime(&self) -> Lifetime {
             self.1
         }
-        fn authority_id(&self) -> &str {
-            self.0.as_str()
+        fn state(&self) -> AuthorityState {
+            unreachable!("dates alone decide")
         }
     }
 

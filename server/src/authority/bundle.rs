@@ -1,0 +1,162 @@
+//! The trust domain's own bundle: stored for all servers, told to everyone in this one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use spire_core::bundle::{Bundle, JwtAuthority, X509Authority};
+use spire_core::id::TrustDomain;
+use spire_core::upstream::UpstreamBundle;
+use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, interval, sleep};
+
+use super::certificate;
+use crate::store::{Store, StoreError};
+
+/// How often the stored bundle is read although nobody said that it changed.
+const REFRESH: Duration = Duration::from_secs(5);
+/// How long changes that follow each other are collected before the bundle is read.
+const COLLECT: Duration = Duration::from_millis(100);
+/// How often authorities that ended are looked for.
+const PRUNE: Duration = Duration::from_secs(6 * 3600);
+/// How long an authority that ended stays.
+const GRACE: SignedDuration = SignedDuration::from_hours(24);
+/// How long to wait before what failed is tried again.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// The stored bundle of one trust domain and those who watch it. It grows by additions alone, so
+/// that several servers can share it.
+pub(super) struct TrustBundle {
+    trust_domain: TrustDomain,
+    store: Store,
+    told: watch::Sender<Arc<Bundle>>,
+}
+
+impl TrustBundle {
+    /// `told` gets each state of the bundle.
+    pub(super) fn new(
+        trust_domain: TrustDomain,
+        store: Store,
+        told: watch::Sender<Arc<Bundle>>,
+    ) -> Self {
+        Self { trust_domain, store, told }
+    }
+
+    pub(super) fn subscribe(&self) -> watch::Receiver<Arc<Bundle>> {
+        self.told.subscribe()
+    }
+
+    /// The bundle as it was last read.
+    pub(super) fn current(&self) -> Arc<Bundle> {
+        self.told.borrow().clone()
+    }
+
+    /// Reads what is stored.
+    pub(super) async fn refresh(&self) -> Result<(), StoreError> {
+        if let Some(bundle) = self.store.bundle(&self.trust_domain).await? {
+            self.tell(bundle);
+        }
+        Ok(())
+    }
+
+    /// Adds authorities that are not there yet. When this returns they are stored and told.
+    pub(super) async fn append(
+        &self,
+        roots: Vec<X509Authority>,
+        jwt_keys: Vec<JwtAuthority>,
+    ) -> Result<(), StoreError> {
+        let domain = self.trust_domain.clone();
+        self.tell(self.store.append_to_bundle(domain, roots, jwt_keys).await?);
+        Ok(())
+    }
+
+    /// Removes what ended more than a day before `now`.
+    pub(super) async fn prune(&self, now: Timestamp) -> Result<(), StoreError> {
+        if !prune(&mut Bundle::clone(&self.current()), now - GRACE) {
+            return Ok(());
+        }
+        let edit = move |bundle: &mut Bundle| {
+            prune(bundle, now - GRACE);
+            Ok(())
+        };
+        self.tell(self.store.edit_bundle(self.trust_domain.clone(), edit).await?);
+        Ok(())
+    }
+
+    /// Follows what other servers and callers do to the stored bundle, and prunes it.
+    pub(super) async fn keep(&self, clock: &spire_core::clock::Clock) {
+        let mut changed = self.store.changed();
+        let mut refresh = interval(REFRESH);
+        let mut prune = interval(PRUNE);
+        refresh.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        prune.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let outcome = tokio::select! {
+                Ok(()) = changed.changed() => {
+                    sleep(COLLECT).await;
+                    changed.mark_unchanged();
+                    self.refresh().await
+                }
+                _ = refresh.tick() => self.refresh().await,
+                _ = prune.tick() => self.prune(clock.now()).await,
+            };
+            if let Err(error) = outcome {
+                tracing::error!(subsystem_name = "ca_manager", %error, "Unable to keep the bundle");
+                sleep(RETRY).await;
+            }
+        }
+    }
+
+    /// Adds what the upstream trusts whenever that changes. Roots that it no longer names stay
+    /// until they end: chains that lead to them are still out.
+    pub(super) async fn follow(&self, mut upstream: watch::Receiver<UpstreamBundle>) {
+        loop {
+            let UpstreamBundle { roots, jwt_keys } = upstream.borrow_and_update().clone();
+            while let Err(error) =
+                self.append(roots.clone(), jwt_keys.clone().unwrap_or_default()).await
+            {
+                tracing::error!(
+                    subsystem_name = "ca_manager",
+                    %error,
+                    "Unable to take over the bundle of the upstream authority"
+                );
+                sleep(RETRY).await;
+            }
+            if upstream.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Tells a state of the bundle unless a later one was told already.
+    fn tell(&self, bundle: Bundle) {
+        self.told.send_if_modified(|told| {
+            let newer = told.sequence_number <= bundle.sequence_number && **told != bundle;
+            if newer {
+                *told = Arc::new(bundle);
+            }
+            newer
+        });
+    }
+}
+
+/// Removes what ended before `ended_before`; returns whether anything did. Neither list is ever
+/// emptied: a trust domain whose servers were off for long must still be able to say who it was.
+fn prune(bundle: &mut Bundle, ended_before: Timestamp) -> bool {
+    let roots = retain_some(&mut bundle.x509_authorities, |root| {
+        certificate::not_after(&root.certificate).is_none_or(|end| end >= ended_before)
+    });
+    let jwt_keys = retain_some(&mut bundle.jwt_authorities, |key| {
+        key.expires_at.is_none_or(|end| end >= ended_before)
+    });
+    roots || jwt_keys
+}
+
+/// Keeps what `stays`, or everything where nothing would be left. Returns whether any went.
+fn retain_some<T>(items: &mut Vec<T>, stays: impl Fn(&T) -> bool) -> bool {
+    let before = items.len();
+    if items.iter().any(&stays) {
+        items.retain(stays);
+    }
+    items.len() < before
+}

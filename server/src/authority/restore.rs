@@ -1,0 +1,126 @@
+//! Takes up after a restart what the journal remembers and the key manager still holds.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use prost::Message;
+use spire_core::bundle::Bundle;
+use spire_core::keys::{KeyManager, SigningKey};
+
+use super::journal::{Journal, JournalEntry, Status, newest_per_slot};
+use super::jwt_key::JwtKey;
+use super::slots::{SlotId, Slots, Slotted};
+use super::x509_ca::X509Ca;
+use super::{Settings, StartError, certificate};
+use crate::store::{CaJournalId, Store};
+
+/// What a server starts with.
+pub(super) struct Restored {
+    pub(super) x509: Slots<X509Ca>,
+    pub(super) jwt: Slots<JwtKey>,
+    pub(super) journal: Journal,
+    pub(super) journal_id: Option<CaJournalId>,
+}
+
+/// Finds this server's journal by its keys and takes up what is still of use.
+///
+/// # Errors
+/// [`StartError`] where keys or store cannot be read, or where the CA in the journal belongs to
+/// another trust domain.
+pub(super) async fn restore(
+    settings: &Settings,
+    store: &Store,
+    keys: &dyn KeyManager,
+    bundle: &Bundle,
+    now: Timestamp,
+) -> Result<Restored, StartError> {
+    let mut ids = Vec::new();
+    for slot in SlotId::BOTH {
+        if let Some(key) = keys.key(&X509Ca::key_id(slot)).await? {
+            ids.extend(certificate::authority_id(&key.public_key().spki));
+        }
+    }
+    let nothing = Restored {
+        x509: Slots::empty(),
+        jwt: Slots::empty(),
+        journal: Journal::default(),
+        journal_id: None,
+    };
+    if ids.is_empty() {
+        return Ok(nothing);
+    }
+    let Some(stored) = store.find_ca_journal(&ids).await? else { return Ok(nothing) };
+    let journal = match Journal::decode(stored.data) {
+        Ok(journal) => journal,
+        Err(error) => {
+            tracing::error!(
+                subsystem_name = "ca_manager",
+                %error,
+                "The CA journal cannot be read; other authorities are prepared"
+            );
+            return Ok(nothing);
+        }
+    };
+
+    let mut cas = Vec::new();
+    for entry in newest_per_slot(&journal.x509_cas) {
+        let key = entry.slot().map(X509Ca::key_id);
+        if let Some(key) = held(keys, key).await? {
+            cas.push((entry.status(), X509Ca::restore(entry, key, bundle, now)));
+        }
+    }
+    let mut jwt_keys = Vec::new();
+    for entry in newest_per_slot(&journal.jwt_keys) {
+        let key = entry.slot().map(JwtKey::key_id);
+        if let Some(key) = held(keys, key).await? {
+            jwt_keys.push((entry.status(), JwtKey::restore(entry, key, bundle, now)));
+        }
+    }
+    for (_, ca) in &cas {
+        check_trust_domain(ca.as_ref().ok(), settings)?;
+    }
+    let journal_id = stored.id;
+    Ok(Restored { x509: lay_out(cas), jwt: lay_out(jwt_keys), journal, journal_id })
+}
+
+async fn held(
+    keys: &dyn KeyManager,
+    id: Option<String>,
+) -> Result<Option<Arc<dyn SigningKey>>, StartError> {
+    let Some(id) = id else { return Ok(None) };
+    Ok(keys.key(&id).await?)
+}
+
+fn check_trust_domain(ca: Option<&X509Ca>, settings: &Settings) -> Result<(), StartError> {
+    let Some(svid) = ca.and_then(X509Ca::svid) else { return Ok(()) };
+    let (stored, configured) = (svid.id.trust_domain(), &settings.trust_domain);
+    if stored == *configured {
+        return Ok(());
+    }
+    Err(StartError::OtherTrustDomain { stored, configured: configured.clone() })
+}
+
+/// Puts what could be taken up into its slots, and says why the rest could not.
+fn lay_out<T: Slotted>(found: Vec<(Status, Result<T, String>)>) -> Slots<T> {
+    let (mut active, mut prepared, mut old) = (None, None, None);
+    for (status, restored) in found {
+        let authority = match restored {
+            Ok(authority) => Arc::new(authority),
+            Err(reason) => {
+                tracing::info!(
+                    subsystem_name = "ca_manager",
+                    reason,
+                    "An authority of the CA journal is not used again"
+                );
+                continue;
+            }
+        };
+        match status {
+            Status::Active => active = Some(authority),
+            Status::Prepared => prepared = Some(authority),
+            Status::Old => old = Some(authority),
+            Status::Unknown => {}
+        }
+    }
+    Slots::restore(active, prepared, old)
+}

@@ -1,0 +1,361 @@
+//! Turns the slots: prepare, publish, activate. One task owns them and whoever wants a step asks
+//! that task. Whatever fails, the authorities in use go on.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use prost::Message;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::journal::{self, Journal, Status};
+use super::jwt_key::JwtKey;
+use super::slots::{Due, Lifetime, SlotId, Slots, Slotted};
+use super::x509_ca::X509Ca;
+use super::{Authority, AuthorityState, Kind, RotationError, SlotStates, restore, whole_second};
+use crate::store::{CaJournal, CaJournalId};
+
+/// Longest pause before a failed step is tried again.
+const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+/// How often journals of servers that are gone are looked for.
+const PRUNE: Duration = Duration::from_secs(8 * 3600);
+/// How long a journal stays after its last authority ended.
+const JOURNAL_GRACE: jiff::SignedDuration = jiff::SignedDuration::from_hours(14 * 24);
+
+/// What an operator asks of the task.
+pub(super) enum Command {
+    Prepare(Kind),
+    Activate(Kind, String),
+}
+
+/// A command with the place for its answer.
+pub(super) type Order = (Command, oneshot::Sender<Result<AuthorityState, RotationError>>);
+
+/// The slots of both kinds with what is written about them.
+pub(super) struct Rotation {
+    authority: Arc<Authority>,
+    x509: Slots<X509Ca>,
+    jwt: Slots<JwtKey>,
+    journal: Journal,
+    journal_id: Option<CaJournalId>,
+    failures: u32,
+    pause_until: Option<Timestamp>,
+}
+
+impl Rotation {
+    /// Goes on from what was stored.
+    pub(super) fn new(authority: Arc<Authority>, restored: restore::Restored) -> Self {
+        let restore::Restored { x509, jwt, journal, journal_id } = restored;
+        let rotation =
+            Self { authority, x509, jwt, journal, journal_id, failures: 0, pause_until: None };
+        rotation.show();
+        rotation
+    }
+
+    /// Takes the steps that are due at the start. A failure counts only where nothing signs.
+    pub(super) async fn first_turn(&mut self) -> Result<(), RotationError> {
+        let outcome = self.turn().await;
+        let jwt_missing = self.jwt.active().is_none() && !self.authority.settings.disable_jwt_svids;
+        match outcome {
+            Err(error) if self.x509.active().is_none() || jwt_missing => Err(error),
+            outcome => {
+                self.note(outcome);
+                Ok(())
+            }
+        }
+    }
+
+    /// Looks for due steps and obeys orders, for ever.
+    pub(super) async fn run(mut self, mut orders: mpsc::Receiver<Order>) {
+        let mut look = interval(self.authority.settings.rotation_check_interval);
+        let mut prune = interval(PRUNE);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        prune.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = look.tick() => self.look().await,
+                _ = prune.tick() => self.prune_journals().await,
+                Some((command, answer)) = orders.recv() => {
+                    // Whoever asked may have gone: the step was done all the same.
+                    let _ = answer.send(self.obey(command).await);
+                }
+            }
+        }
+    }
+
+    /// Takes the steps that are due, unless the last failure is too fresh.
+    pub(super) async fn look(&mut self) {
+        let now = self.now();
+        if self.pause_until.is_some_and(|until| now < until) {
+            return;
+        }
+        let outcome = self.turn().await;
+        self.note(outcome);
+    }
+
+    fn note(&mut self, outcome: Result<(), RotationError>) {
+        if let Err(error) = &outcome {
+            tracing::error!(
+                subsystem_name = "ca_manager",
+                %error,
+                "Unable to rotate; the authorities in use go on"
+            );
+            let now = self.now();
+            self.pause_until = Some(super::after(now, self.pause(now)));
+            self.failures = self.failures.saturating_add(1);
+        } else {
+            (self.pause_until, self.failures) = (None, 0);
+        }
+        self.authority.set_rotation_failure(outcome.err());
+    }
+
+    /// Takes the steps that are due, X.509 first. A failure there keeps JWT keys from turning only
+    /// where no X.509 authority is active.
+    pub(super) async fn turn(&mut self) -> Result<(), RotationError> {
+        let x509 = self.turn_x509().await;
+        if self.x509.active().is_none() || self.authority.settings.disable_jwt_svids {
+            return x509;
+        }
+        let jwt = self.turn_jwt().await;
+        x509.and(jwt)
+    }
+
+    async fn turn_x509(&mut self) -> Result<(), RotationError> {
+        if self.x509.due(self.now()) == Due::Prepare {
+            let ca = self.make_x509().await?;
+            self.outlives_active(&ca)?;
+            self.prepare_x509(ca).await?;
+        }
+        if self.x509.due(self.now()) == Due::Activate {
+            self.activate_x509().await?;
+        }
+        Ok(())
+    }
+
+    async fn turn_jwt(&mut self) -> Result<(), RotationError> {
+        if self.jwt.due(self.now()) == Due::Prepare {
+            self.prepare_jwt().await?;
+        }
+        if self.jwt.due(self.now()) == Due::Activate {
+            self.activate_jwt().await?;
+        }
+        Ok(())
+    }
+
+    async fn obey(&mut self, command: Command) -> Result<AuthorityState, RotationError> {
+        let nothing = RotationError::UnexpectedId;
+        match command {
+            Command::Prepare(Kind::X509) => {
+                let ca = self.make_x509().await?;
+                self.prepare_x509(ca).await?;
+                self.x509.prepared().map(|it| it.state()).ok_or(nothing)
+            }
+            Command::Prepare(Kind::Jwt) => {
+                self.prepare_jwt().await?;
+                self.jwt.prepared().map(|it| it.state()).ok_or(nothing)
+            }
+            Command::Activate(Kind::X509, id) => {
+                check_prepared(&self.x509, &id)?;
+                self.activate_x509().await?;
+                self.x509.active().map(|it| it.state()).ok_or(nothing)
+            }
+            Command::Activate(Kind::Jwt, id) => {
+                check_prepared(&self.jwt, &id)?;
+                self.activate_jwt().await?;
+                self.jwt.active().map(|it| it.state()).ok_or(nothing)
+            }
+        }
+    }
+
+    /// Makes an X.509 authority in the free slot, and publishes what its SVIDs are checked by.
+    async fn make_x509(&mut self) -> Result<X509Ca, RotationError> {
+        let slot = self.x509.free();
+        self.x509.clear_free();
+        self.show();
+        let Authority { keys, upstream, settings, bundle, .. } = &*self.authority;
+        let key = keys.generate(&X509Ca::key_id(slot), settings.ca_key_type).await?;
+        let now = self.now();
+        let (ca, roots) = match upstream {
+            Some(upstream) => X509Ca::minted(slot, key, &**upstream, settings, now).await?,
+            None => X509Ca::self_signed(slot, key, settings, now).await?,
+        };
+        bundle.append(roots, Vec::new()).await?;
+        Ok(ca)
+    }
+
+    /// An upstream near its own end signs authorities that end before the one in use: taking
+    /// turns ever faster would help nobody.
+    fn outlives_active(&self, ca: &X509Ca) -> Result<(), RotationError> {
+        let Some(active) = self.x509.active().map(|active| active.lifetime()) else {
+            return Ok(());
+        };
+        let Lifetime { not_after, .. } = ca.lifetime();
+        if not_after > active.not_after || active.has_ended(self.now()) {
+            return Ok(());
+        }
+        Err(RotationError::WouldEndBefore { not_after, active: active.not_after })
+    }
+
+    async fn prepare_x509(&mut self, ca: X509Ca) -> Result<(), RotationError> {
+        let mut journal = self.journal.clone();
+        journal::add(&mut journal.x509_cas, ca.entry(Status::Prepared));
+        let active = self.active_x509_id();
+        self.save(journal, active).await?;
+        let state = ca.state();
+        tracing::info!(
+            subsystem_name = "ca_manager",
+            slot = %ca.slot(),
+            expiration = %state.expires_at,
+            local_authority_id = state.authority_id,
+            upstream_authority_id = state.upstream_authority_id,
+            "X509 CA prepared"
+        );
+        self.x509.prepare(Arc::new(ca));
+        self.show();
+        Ok(())
+    }
+
+    async fn activate_x509(&mut self) -> Result<(), RotationError> {
+        let ca = self.x509.prepared().ok_or(RotationError::NotPrepared)?.clone();
+        let (state, slot) = (ca.state(), ca.slot());
+        let mut journal = self.journal.clone();
+        journal::activate(&mut journal.x509_cas, &state.authority_id);
+        self.save(journal, Some(state.authority_id.clone())).await?;
+        self.x509.activate();
+        self.show();
+        let ttl = state.expires_at.duration_since(self.now()).as_secs();
+        tracing::info!(
+            subsystem_name = "ca_manager",
+            %slot,
+            expiration = %state.expires_at,
+            local_authority_id = state.authority_id,
+            upstream_authority_id = state.upstream_authority_id,
+            "X509 CA activated"
+        );
+        tracing::info!(
+            subsystem_name = "ca_manager",
+            trust_domain_id = %self.authority.settings.trust_domain.id(),
+            ttl,
+            "Successfully rotated X.509 CA"
+        );
+        Ok(())
+    }
+
+    async fn prepare_jwt(&mut self) -> Result<(), RotationError> {
+        let slot = self.jwt.free();
+        self.jwt.clear_free();
+        self.show();
+        let Authority { keys, settings, .. } = &*self.authority;
+        let key = keys.generate(&JwtKey::key_id(slot), settings.jwt_key_type).await?;
+        let key = JwtKey::new(slot, key, settings, self.now())?;
+        self.authority.publish_jwt_key(key.authority()).await?;
+        let mut journal = self.journal.clone();
+        journal::add(&mut journal.jwt_keys, key.entry(Status::Prepared));
+        let active = self.active_x509_id();
+        self.save(journal, active).await?;
+        log_jwt_key(slot, &key.state(), "prepared");
+        self.jwt.prepare(Arc::new(key));
+        self.show();
+        Ok(())
+    }
+
+    async fn activate_jwt(&mut self) -> Result<(), RotationError> {
+        let key = self.jwt.prepared().ok_or(RotationError::NotPrepared)?.clone();
+        let state = key.state();
+        let mut journal = self.journal.clone();
+        journal::activate(&mut journal.jwt_keys, &state.authority_id);
+        let active = self.active_x509_id();
+        self.save(journal, active).await?;
+        self.jwt.activate();
+        self.show();
+        log_jwt_key(key.slot(), &state, "activated");
+        Ok(())
+    }
+
+    /// Stores the journal, then remembers it. Without an active X.509 authority nobody could find
+    /// it again, and it is not stored.
+    async fn save(
+        &mut self,
+        journal: Journal,
+        active_x509_authority_id: Option<String>,
+    ) -> Result<(), RotationError> {
+        if let Some(active_x509_authority_id) = active_x509_authority_id {
+            let stored = CaJournal {
+                id: self.journal_id,
+                active_x509_authority_id,
+                data: journal.encode_to_vec().into(),
+                expires_at: journal.ends_at().unwrap_or_else(|| self.now()),
+            };
+            self.journal_id = Some(self.authority.store.set_ca_journal(stored).await?);
+        }
+        self.journal = journal;
+        Ok(())
+    }
+
+    async fn prune_journals(&self) {
+        let ended_before = self.now() - JOURNAL_GRACE;
+        if let Err(error) = self.authority.store.prune_ca_journals(ended_before).await {
+            tracing::error!(subsystem_name = "ca_manager", %error, "Unable to prune CA journals");
+        }
+    }
+
+    /// Shows the slots to those who sign and to those who look.
+    fn show(&self) {
+        let Authority { x509, jwt, x509_states, jwt_states, .. } = &*self.authority;
+        x509.store(self.x509.active().cloned());
+        jwt.store(self.jwt.active().cloned());
+        x509_states.store(Arc::new(states(&self.x509)));
+        jwt_states.store(Arc::new(states(&self.jwt)));
+    }
+
+    fn active_x509_id(&self) -> Option<String> {
+        self.x509.active().map(|ca| ca.issuer.authority_id().to_owned())
+    }
+
+    /// How long to wait after a failure: twice as long each time, but never so long that little of
+    /// the active authority's life would be left for another try.
+    fn pause(&self, now: Timestamp) -> Duration {
+        let shortest = self.authority.settings.rotation_check_interval;
+        let left = |lifetime: Lifetime| {
+            Duration::try_from(lifetime.not_after.duration_since(now)).unwrap_or_default()
+        };
+        let x509 = self.x509.active().map(|it| left(it.lifetime()));
+        let jwt = self.jwt.active().map(|it| left(it.lifetime()));
+        let longest = x509.into_iter().chain(jwt).min().map_or(shortest, |left| left / 8);
+        let doubled = shortest.saturating_mul(2u32.saturating_pow(self.failures));
+        doubled.min(LONGEST_PAUSE).min(longest).max(shortest)
+    }
+
+    fn now(&self) -> Timestamp {
+        whole_second(self.authority.clock.now())
+    }
+}
+
+/// Whether `id` is what an operator may activate.
+fn check_prepared<T: Slotted>(slots: &Slots<T>, id: &str) -> Result<(), RotationError> {
+    match (slots.prepared(), slots.old()) {
+        (Some(prepared), _) if prepared.state().authority_id == id => Ok(()),
+        (None, Some(old)) if old.state().authority_id == id => Err(RotationError::NotPrepared),
+        _ => Err(RotationError::UnexpectedId),
+    }
+}
+
+fn states<T: Slotted>(slots: &Slots<T>) -> SlotStates {
+    let state = |held: Option<&Arc<T>>| held.map(|it| it.state());
+    SlotStates {
+        active: state(slots.active()),
+        prepared: state(slots.prepared()),
+        old: state(slots.old()),
+    }
+}
+
+fn log_jwt_key(slot: SlotId, state: &AuthorityState, step: &str) {
+    tracing::info!(
+        subsystem_name = "ca_manager",
+        %slot,
+        expiration = %state.expires_at,
+        local_authority_id = state.authority_id,
+        "JWT key {step}"
+    );
+}

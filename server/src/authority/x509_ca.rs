@@ -1,0 +1,162 @@
+//! An authority for X.509-SVIDs: self-signed, or signed by an upstream authority.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use spire_core::bundle::{Bundle, X509Authority};
+use spire_core::keys::SigningKey;
+use spire_core::svid::x509::{Issuer, X509Svid, ca_request, self_sign_ca};
+use spire_core::upstream::{UpstreamAuthority, UpstreamError};
+
+use super::journal::{JournalEntry, Status, X509CaEntry};
+use super::slots::{Lifetime, SlotId, Slotted};
+use super::{AuthorityState, RotationError, Settings};
+
+/// How long an upstream authority may take to sign: some are asked again and again for minutes.
+const MINT: Duration = Duration::from_secs(240);
+
+/// An X.509 authority in its slot.
+#[derive(Debug)]
+pub(super) struct X509Ca {
+    slot: SlotId,
+    issued_at: Timestamp,
+    pub(super) issuer: Issuer,
+    /// SubjectPublicKeyInfo, DER.
+    pub(super) public_key: Bytes,
+    /// Its own certificate and what leads to the roots; empty where it is self-signed.
+    upstream_chain: Vec<Bytes>,
+    pub(super) upstream_authority_id: Option<String>,
+}
+
+impl X509Ca {
+    /// The id of its key in the key manager.
+    pub(super) fn key_id(slot: SlotId) -> String {
+        format!("x509-CA-{slot}")
+    }
+
+    /// Makes a root, which is also what belongs into the bundle.
+    pub(super) async fn self_signed(
+        slot: SlotId,
+        key: Arc<dyn SigningKey>,
+        settings: &Settings,
+        now: Timestamp,
+    ) -> Result<(Self, Vec<X509Authority>), RotationError> {
+        let Settings { trust_domain, ca_subject, ca_ttl, .. } = settings;
+        let certificate = self_sign_ca(&*key, trust_domain, ca_subject, *ca_ttl, now).await?;
+        let root = X509Authority { certificate: certificate.clone(), tainted: false };
+        let public_key = key.public_key().spki.clone();
+        let issuer = Issuer::root(certificate, key)?;
+        let ca = Self {
+            slot,
+            issued_at: now,
+            issuer,
+            public_key,
+            upstream_chain: Vec::new(),
+            upstream_authority_id: None,
+        };
+        Ok((ca, vec![root]))
+    }
+
+    /// Has an intermediate signed. Returns it with the roots that belong into the bundle.
+    pub(super) async fn minted(
+        slot: SlotId,
+        key: Arc<dyn SigningKey>,
+        upstream: &dyn UpstreamAuthority,
+        settings: &Settings,
+        now: Timestamp,
+    ) -> Result<(Self, Vec<X509Authority>), RotationError> {
+        let Settings { trust_domain, ca_subject, ca_ttl, .. } = settings;
+        let request = ca_request(&*key, trust_domain, ca_subject).await?;
+        let minted = tokio::time::timeout(MINT, upstream.mint(&request, *ca_ttl))
+            .await
+            .map_err(|_| UpstreamError::Unavailable("it did not answer in time".to_owned()))??;
+        let public_key = key.public_key().spki.clone();
+        let upstream_authority_id =
+            spire_upstream_ca::check(&minted, &public_key, trust_domain, now)?;
+        let issuer = Issuer::intermediate(minted.chain.clone(), key)?;
+        let upstream_chain = minted.chain;
+        let ca = Self {
+            slot,
+            issued_at: now,
+            issuer,
+            public_key,
+            upstream_chain,
+            upstream_authority_id,
+        };
+        Ok((ca, minted.roots))
+    }
+
+    /// Takes up an authority that the journal remembers, with the key of its slot.
+    ///
+    /// # Errors
+    /// Why it is of no use.
+    pub(super) fn restore(
+        entry: &X509CaEntry,
+        key: Arc<dyn SigningKey>,
+        bundle: &Bundle,
+        now: Timestamp,
+    ) -> Result<Self, String> {
+        let slot = entry.slot().ok_or("its slot is unknown")?;
+        let issued_at = Timestamp::from_second(entry.issued_at).map_err(|err| err.to_string())?;
+        let certificate = Bytes::copy_from_slice(&entry.certificate);
+        let upstream_chain: Vec<_> =
+            entry.upstream_chain.iter().map(|der| Bytes::copy_from_slice(der)).collect();
+        let public_key = key.public_key().spki.clone();
+        let issuer = if upstream_chain.is_empty() {
+            let known = |root: &X509Authority| root.certificate == certificate;
+            if !bundle.x509_authorities.iter().any(known) {
+                return Err("its certificate is no longer in the bundle".to_owned());
+            }
+            Issuer::root(certificate, key)
+        } else {
+            Issuer::intermediate(upstream_chain.clone(), key)
+        };
+        let issuer = issuer.map_err(|err| err.to_string())?;
+        let upstream_authority_id =
+            Some(entry.upstream_authority_id.clone()).filter(|id| !id.is_empty());
+        let restored =
+            Self { slot, issued_at, issuer, public_key, upstream_chain, upstream_authority_id };
+        if restored.lifetime().has_ended(now) {
+            return Err("it has expired".to_owned());
+        }
+        Ok(restored)
+    }
+
+    /// Whose authority it is, by its certificate.
+    pub(super) fn svid(&self) -> Option<X509Svid> {
+        X509Svid::from_chain(vec![self.issuer.certificate().clone()]).ok()
+    }
+
+    pub(super) fn entry(&self, status: Status) -> X509CaEntry {
+        X509CaEntry {
+            slot_id: self.slot.to_string(),
+            issued_at: self.issued_at.as_second(),
+            certificate: self.issuer.certificate().to_vec(),
+            upstream_chain: self.upstream_chain.iter().map(|der| der.to_vec()).collect(),
+            status: status as i32,
+            authority_id: self.issuer.authority_id().to_owned(),
+            not_after: self.issuer.expires_at().as_second(),
+            upstream_authority_id: self.upstream_authority_id.clone().unwrap_or_default(),
+        }
+    }
+}
+
+impl Slotted for X509Ca {
+    fn slot(&self) -> SlotId {
+        self.slot
+    }
+
+    fn lifetime(&self) -> Lifetime {
+        Lifetime { issued_at: self.issued_at, not_after: self.issuer.expires_at() }
+    }
+
+    fn state(&self) -> AuthorityState {
+        AuthorityState {
+            authority_id: self.issuer.authority_id().to_owned(),
+            expires_at: self.issuer.expires_at(),
+            upstream_authority_id: self.upstream_authority_id.clone(),
+        }
+    }
+}
