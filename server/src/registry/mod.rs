@@ -1,25 +1,37 @@
 //! Which entries an agent may serve, and whether it is still an agent, answered from memory.
 //!
-//! [`Snapshot`] is everything at one moment: immutable, shared, read without locks. `Draft` is
+//! [`Snapshot`] is everything at one moment: immutable, shared, read without locks. [`Draft`] is
 //! its only writer: it changes what a change names, shares the rest with the snapshots before, and
 //! publishes the next one. The store stays the truth; nothing here is written back.
 
+mod draft;
+mod entry;
+mod index;
 mod node;
+mod packing;
+mod records;
+mod refresh;
 mod snapshot;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
-pub use node::{Node, NodeRef};
-pub use snapshot::{EntryRef, Near, Snapshot, Version};
+use crate::store::Revision;
+
+pub use draft::Draft;
+pub use entry::EntryRef;
+pub use node::NodeRef;
+pub use snapshot::{Near, Snapshot, Version};
 
 /// The present snapshot, and word of each that replaces it.
 #[derive(Debug)]
 pub struct Registry {
     present: ArcSwap<Snapshot>,
-    revision: watch::Sender<i64>,
+    revision: watch::Sender<Revision>,
 }
 
 impl Registry {
@@ -36,13 +48,13 @@ impl Registry {
     }
 
     /// The revision of the present snapshot, as it changes.
-    pub fn revisions(&self) -> watch::Receiver<i64> {
+    pub fn revisions(&self) -> watch::Receiver<Revision> {
         self.revision.subscribe()
     }
 
     /// Waits until `revision` of the store is visible, so that a writer reads its own write. It
     /// waits for ever where the store is not followed: callers set a time limit.
-    pub async fn wait_for(&self, revision: i64) -> Arc<Snapshot> {
+    pub async fn wait_for(&self, revision: Revision) -> Arc<Snapshot> {
         let mut revisions = self.revision.subscribe();
         // The sender is a field of `self`, so that the wait can only end by the revision's arrival.
         let _ = revisions.wait_for(|present| *present >= revision).await;

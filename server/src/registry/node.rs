@@ -1,63 +1,91 @@
-//! What the registry knows of a node, and how it lies in memory.
+//! How a node lies in a record, as far as calls of its agent depend on it, and how it is read from
+//! there.
 
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
-use spire_core::id::SpiffeId;
+use spire_core::id::TrustDomain;
 use spire_core::selector::Selector;
 
-/// An attested node, as far as calls of its agent depend on it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Node {
-    /// Its agent's ID.
-    pub agent_id: SpiffeId,
-    /// Serial number of the agent's present SVID, decimal; empty means that the node is banned.
-    pub serial: String,
-    /// Serial number of the SVID that a renewal made and the agent has not used yet.
-    pub new_serial: Option<String>,
-    /// When its present SVID expires.
-    pub expires_at: Timestamp,
-    /// Whether it may attest anew.
-    pub can_reattest: bool,
-    /// What is known of it.
-    pub selectors: BTreeSet<Selector>,
+use super::packing::{Packer, Unpacker, short};
+use crate::store::Node;
+
+pub(super) fn pack(node: &Node, trust_domain: &TrustDomain) -> Packer {
+    let mut packer = Packer::default();
+    packer.text(short(&node.agent_id, trust_domain));
+    packer.text(&node.serial);
+    packer.text(&node.new_serial);
+    packer.timestamp(node.expires_at);
+    packer.raw(&[node.can_reattest.into()]);
+    let mut selectors: Vec<_> = node.selectors.iter().map(Selector::as_str).collect();
+    selectors.sort_unstable();
+    packer.texts(selectors.into_iter());
+    packer
 }
 
 /// A node within a snapshot, read in place.
 #[derive(Debug, Clone, Copy)]
 pub struct NodeRef<'a> {
-    bytes: &'a [u8],
+    short_agent_id: &'a str,
+    serial: &'a str,
+    new_serial: &'a str,
+    expires_at: Timestamp,
+    can_reattest: bool,
+    selectors: Unpacker<'a>,
 }
 
 impl<'a> NodeRef<'a> {
+    pub(super) fn new(record: &'a [u8]) -> Self {
+        let mut record = Unpacker::new(record);
+        Self {
+            short_agent_id: record.text(),
+            serial: record.text(),
+            new_serial: record.text(),
+            expires_at: record.timestamp(),
+            can_reattest: record.array() != [0],
+            selectors: record,
+        }
+    }
+
     /// Serial number of the agent's present SVID, decimal; empty means that the node is banned.
     pub fn serial(&self) -> &'a str {
-        todo!()
+        self.serial
     }
 
     /// Serial number of the SVID that a renewal made and the agent has not used yet.
     pub fn new_serial(&self) -> Option<&'a str> {
-        todo!()
+        Some(self.new_serial).filter(|serial| !serial.is_empty())
     }
 
     /// When the present SVID expires.
     pub fn expires_at(&self) -> Timestamp {
-        todo!()
+        self.expires_at
     }
 
     /// Whether the node may attest anew.
     pub fn can_reattest(&self) -> bool {
-        todo!()
+        self.can_reattest
     }
 
     /// Whether the node is banned.
     pub fn is_banned(&self) -> bool {
-        self.serial().is_empty()
+        self.serial.is_empty()
     }
 
     /// What is known of the node.
     pub fn selectors(&self) -> BTreeSet<Selector> {
-        let _ = self.bytes;
-        todo!()
+        let texts = self.selector_texts().into_iter();
+        texts.map(|text| text.parse().expect("packed from a selector")).collect()
+    }
+
+    /// The agent's ID, shortened.
+    pub(super) fn short_agent_id(&self) -> &'a str {
+        self.short_agent_id
+    }
+
+    /// Its selectors as text, in order of their bytes.
+    pub(super) fn selector_texts(&self) -> Vec<&'a str> {
+        let mut selectors = self.selectors;
+        selectors.texts().collect()
     }
 }

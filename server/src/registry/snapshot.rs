@@ -1,14 +1,30 @@
 //! Everything at one moment, and the questions it answers.
+//!
+//! Entries below the same parent form a group. A group leads to those groups whose parent is the
+//! SPIFFE ID of one of its entries, so that finding what an agent may serve goes from group to
+//! group and never looks at an entry. An alias is filed under one of its selectors, the rarest
+//! among aliases when it came: an agent finds it by walking its own selectors, and a selector that
+//! all nodes share leads to few aliases.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
+use std::hash::BuildHasher;
 use std::sync::Arc;
 
-use jiff::Timestamp;
+use hashbrown::DefaultHashBuilder;
 use spire_core::entry::{Entry, EntryId};
 use spire_core::id::{SpiffeId, TrustDomain};
 use spire_core::selector::Selector;
 
-use super::node::{Node, NodeRef};
+use super::draft::Draft;
+use super::entry::EntryRef;
+use super::index::Index;
+use super::node::NodeRef;
+use super::packing::short;
+use super::records::Records;
+use crate::store::{Node, Revision};
+
+/// The number of the group below the server's own ID: the aliases.
+pub(super) const SERVER: u32 = 0;
 
 /// All entries and nodes as of one revision of the store.
 ///
@@ -18,20 +34,37 @@ use super::node::{Node, NodeRef};
 /// itself among the entries that the agent may serve.
 #[derive(Debug, Clone)]
 pub struct Snapshot {
-    revision: i64,
+    pub(super) revision: Revision,
+    pub(super) trust_domain: TrustDomain,
+    pub(super) hasher: DefaultHashBuilder,
+    pub(super) entry_count: usize,
+    pub(super) node_count: usize,
+    pub(super) entries: Records,
+    pub(super) nodes: Records,
+    /// When each group last changed, and the shortened SPIFFE ID of its parent.
+    pub(super) groups: Records,
+    /// Hash of an entry's id → entry.
+    pub(super) entry_ids: Index,
+    /// Hash of an agent's ID → node.
+    pub(super) agents: Index,
+    /// Hash of a parent's ID → group.
+    pub(super) parents: Index,
+    /// Group → entry in it.
+    pub(super) children: Index,
+    /// Group → group that it leads to.
+    pub(super) links: Index,
+    /// Hash of a selector → alias filed under it.
+    pub(super) aliases: Index,
+    /// Hash of a SPIFFE ID → entry that makes its holder an administrator.
+    pub(super) admins: Index,
+    /// Hash of a SPIFFE ID → entry that makes its holder a server below this one.
+    pub(super) downstreams: Index,
 }
 
 /// A print of what one agent is authorised for: equal prints of one process mean that nothing
 /// changed for this agent. It means nothing to another process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Version(u64);
-
-/// An entry within a snapshot; the parts that a sync compares are read in place.
-#[derive(Debug, Clone, Copy)]
-pub struct EntryRef<'a> {
-    snapshot: &'a Snapshot,
-    slot: u32,
-}
 
 /// An entry that falls short of some selectors.
 #[derive(Debug, Clone)]
@@ -43,72 +76,76 @@ pub struct Near {
 }
 
 impl Snapshot {
-    /// A snapshot for tests and for starting from: `entries` and `nodes` as of `revision`.
+    /// `entries` and `nodes` as of `revision`.
     pub fn of(
         trust_domain: &TrustDomain,
         entries: &[Entry],
         nodes: &[Node],
-        revision: i64,
+        revision: Revision,
     ) -> Arc<Self> {
-        let _ = (trust_domain, entries, nodes);
-        Arc::new(Self { revision })
+        let mut draft = Draft::new(trust_domain.clone());
+        entries.iter().for_each(|entry| draft.put_entry(entry));
+        nodes.iter().for_each(|node| draft.put_node(node));
+        draft.set_revision(revision);
+        draft.snapshot()
     }
 
     /// The revision of the store up to which everything is in.
-    pub fn revision(&self) -> i64 {
+    pub fn revision(&self) -> Revision {
         self.revision
     }
 
     /// How many entries there are.
     pub fn entry_count(&self) -> usize {
-        todo!()
+        self.entry_count
     }
 
     /// How many nodes there are, banned and expired ones included.
     pub fn node_count(&self) -> usize {
-        todo!()
+        self.node_count
     }
 
     /// What is known of the node of `agent_id`; `None` where it is not attested.
     pub fn node(&self, agent_id: &SpiffeId) -> Option<NodeRef<'_>> {
-        let _ = agent_id;
-        todo!()
+        self.find_node(self.short(agent_id)).map(|(_, node)| node)
     }
 
     /// The entries that `agent_id` may serve, each once, in no order.
     pub fn authorized(&self, agent_id: &SpiffeId) -> Vec<EntryRef<'_>> {
-        let _ = agent_id;
-        todo!()
+        let groups = self.reach(agent_id);
+        let numbers = groups.reached.iter().flat_map(|group| self.children.of(*group));
+        numbers.map(|number| self.entry_at(number)).collect()
     }
 
     /// The entry of that id, where `agent_id` may serve it.
     pub fn authorized_entry(&self, agent_id: &SpiffeId, id: &EntryId) -> Option<EntryRef<'_>> {
-        let _ = (agent_id, id);
-        todo!()
+        let entry = self.entry(id)?;
+        self.reach(agent_id).reached.contains(&entry.group()).then_some(entry)
     }
 
     /// A print of [`Snapshot::authorized`], made without visiting the entries.
     pub fn version(&self, agent_id: &SpiffeId) -> Version {
-        let _ = agent_id;
-        todo!()
+        let prints = self.reach(agent_id).reached.into_iter().map(|group| {
+            let (changed, _) = self.group_record(group);
+            self.hasher.hash_one((group, changed))
+        });
+        Version(prints.fold(0, u64::wrapping_add))
     }
 
     /// The entry of that id, whoever may serve it.
     pub fn entry(&self, id: &EntryId) -> Option<EntryRef<'_>> {
-        let _ = id;
-        todo!()
+        let candidates = self.entry_ids.of(self.hash(id.as_str()));
+        candidates.map(|number| self.entry_at(number)).find(|entry| entry.has_id(id.as_str()))
     }
 
     /// Whether an entry makes the holder of `id` an administrator.
     pub fn is_admin(&self, id: &SpiffeId) -> bool {
-        let _ = id;
-        todo!()
+        self.is_borne(&self.admins, id)
     }
 
     /// Whether an entry makes the holder of `id` a server below this one.
     pub fn is_downstream(&self, id: &SpiffeId) -> bool {
-        let _ = id;
-        todo!()
+        self.is_borne(&self.downstreams, id)
     }
 
     /// The `count` entries of `agent_id` that come closest to being matched by `found`, closest
@@ -119,30 +156,115 @@ impl Snapshot {
         found: &BTreeSet<Selector>,
         count: usize,
     ) -> Vec<Near> {
-        let _ = (agent_id, found, count);
-        todo!()
+        let texts: HashSet<&str> = found.iter().map(Selector::as_str).collect();
+        let mut entries: Vec<_> = self
+            .authorized(agent_id)
+            .into_iter()
+            .map(|entry| (entry.missing(|text| texts.contains(text)), entry))
+            .collect();
+        entries.sort_by_key(|(missing, entry)| (*missing, entry.number));
+        let nearest = entries.into_iter().take(count).map(|(_, entry)| entry.to_entry());
+        nearest
+            .map(|entry| Near {
+                missing: entry.selectors.as_set().difference(found).cloned().collect(),
+                entry,
+            })
+            .collect()
+    }
+
+    /// The groups whose entries `agent_id` may serve.
+    fn reach(&self, agent_id: &SpiffeId) -> Reach {
+        let agent_id = self.short(agent_id);
+        let mut reach = Reach::default();
+        reach.add(self.find_group(agent_id));
+        if let Some((_, node)) = self.find_node(agent_id) {
+            let selectors = node.selector_texts();
+            for selector in &selectors {
+                for alias in self.aliases.of(self.hash(selector)) {
+                    let alias = self.entry_at(alias);
+                    if alias.missing(|asked| selectors.binary_search(&asked).is_ok()) == 0 {
+                        reach.add(self.find_group(alias.short_spiffe_id()));
+                    }
+                }
+            }
+        }
+        let mut at = 0;
+        while let Some(group) = reach.reached.get(at) {
+            self.links.of(*group).for_each(|group| reach.add(Some(group)));
+            at += 1;
+        }
+        reach
+    }
+
+    fn is_borne(&self, index: &Index, id: &SpiffeId) -> bool {
+        let id = self.short(id);
+        index.of(self.hash(id)).any(|number| self.entry_at(number).short_spiffe_id() == id)
     }
 }
 
-impl EntryRef<'_> {
-    /// Its id.
-    pub fn id(&self) -> EntryId {
-        let _ = (self.snapshot, self.slot);
-        todo!()
+/// Parts that the draft and the records read with.
+impl Snapshot {
+    pub(super) fn trust_domain(&self) -> &TrustDomain {
+        &self.trust_domain
     }
 
-    /// Its revision number.
-    pub fn revision_number(&self) -> i64 {
-        todo!()
+    pub(super) fn short<'a>(&self, id: &'a SpiffeId) -> &'a str {
+        short(id, &self.trust_domain)
     }
 
-    /// When it was created.
-    pub fn created_at(&self) -> Timestamp {
-        todo!()
+    pub(super) fn hash(&self, text: &str) -> u32 {
+        self.hasher.hash_one(text) as u32
     }
 
-    /// All of it.
-    pub fn to_entry(&self) -> Entry {
-        todo!()
+    pub(super) fn entry_at(&self, number: u32) -> EntryRef<'_> {
+        EntryRef { snapshot: self, number }
+    }
+
+    pub(super) fn find_node(&self, short_agent_id: &str) -> Option<(u32, NodeRef<'_>)> {
+        let candidates = self.agents.of(self.hash(short_agent_id));
+        candidates
+            .map(|number| (number, NodeRef::new(self.nodes.read(number))))
+            .find(|(_, node)| node.short_agent_id() == short_agent_id)
+    }
+
+    pub(super) fn find_group(&self, short_parent: &str) -> Option<u32> {
+        let mut candidates = self.parents.of(self.hash(short_parent));
+        candidates.find(|group| self.group_record(*group).1 == short_parent)
+    }
+
+    /// When a group last changed, and the shortened SPIFFE ID of its parent.
+    pub(super) fn group_record(&self, group: u32) -> (u64, &str) {
+        let (changed, name) = self.groups.read(group).split_first_chunk().expect("as written");
+        let name = std::str::from_utf8(name).expect("packed from an ID");
+        (u64::from_le_bytes(*changed), name)
+    }
+}
+
+/// Groups, each once, in the order in which they were reached.
+#[derive(Debug, Default)]
+struct Reach {
+    reached: Vec<u32>,
+    /// The same, once there are too many to look through.
+    set: HashSet<u32>,
+}
+
+impl Reach {
+    const FEW: usize = 16;
+
+    /// Aliases are below the server, and no agent may serve what is: that group is never reached.
+    fn add(&mut self, group: Option<u32>) {
+        let Some(group) = group.filter(|group| *group != SERVER) else { return };
+        if self.reached.len() < Self::FEW {
+            if !self.reached.contains(&group) {
+                self.reached.push(group);
+            }
+            return;
+        }
+        if self.set.is_empty() {
+            self.set.extend(&self.reached);
+        }
+        if self.set.insert(group) {
+            self.reached.push(group);
+        }
     }
 }

@@ -1,0 +1,370 @@
+//! The next snapshot while it is being made: the one writer.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use hashbrown::DefaultHashBuilder;
+use jiff::Timestamp;
+use spire_core::entry::{Entry, EntryId};
+use spire_core::id::{SpiffeId, TrustDomain};
+
+use super::entry;
+use super::index::Index;
+use super::node;
+use super::records::Records;
+use super::snapshot::{SERVER, Snapshot};
+use crate::store::{Node, Revision};
+
+/// Changes entries and nodes, and hands out snapshots of what it holds. A snapshot shares with the
+/// draft all that does not change after it.
+#[derive(Debug)]
+pub struct Draft {
+    snapshot: Snapshot,
+    entry_numbers: Numbers,
+    node_numbers: Numbers,
+    group_numbers: Numbers,
+    /// Rises with every snapshot: groups that changed since the last one carry it.
+    tick: u64,
+    /// How many entries each group holds, and how many bear its parent's SPIFFE ID. It is kept
+    /// while there is either, so that it need not find its bearers again when entries return.
+    uses: Vec<u32>,
+    /// How many entries of the first group lead to the second.
+    link_uses: HashMap<(u32, u32), u32>,
+    /// Hash of a SPIFFE ID → entry that bears it.
+    bearers: Index,
+    /// Hash of a selector → how many aliases ask for it.
+    alias_selectors: HashMap<u32, u32>,
+    /// Second of expiry → entry.
+    expiries: Index,
+}
+
+impl Draft {
+    /// A draft without entries and nodes.
+    pub fn new(trust_domain: TrustDomain) -> Self {
+        let snapshot = Snapshot {
+            revision: Revision::default(),
+            hasher: DefaultHashBuilder::default(),
+            trust_domain,
+            entry_count: 0,
+            node_count: 0,
+            entries: Records::default(),
+            nodes: Records::default(),
+            groups: Records::default(),
+            entry_ids: Index::default(),
+            agents: Index::default(),
+            parents: Index::default(),
+            children: Index::default(),
+            links: Index::default(),
+            aliases: Index::default(),
+            admins: Index::default(),
+            downstreams: Index::default(),
+        };
+        let mut draft = Self {
+            snapshot,
+            entry_numbers: Numbers::default(),
+            node_numbers: Numbers::default(),
+            group_numbers: Numbers::default(),
+            tick: 1,
+            uses: Vec::new(),
+            link_uses: HashMap::new(),
+            bearers: Index::default(),
+            alias_selectors: HashMap::new(),
+            expiries: Index::default(),
+        };
+        let server = draft.group_of("/spire/server");
+        assert_eq!(server, SERVER, "the first group is the server's");
+        draft.uses[server as usize] += 1;
+        draft
+    }
+
+    /// What the draft holds at present.
+    pub fn snapshot(&mut self) -> Arc<Snapshot> {
+        self.tick += 1;
+        Arc::new(self.snapshot.clone())
+    }
+
+    /// The revision of the store up to which everything is in.
+    pub fn revision(&self) -> Revision {
+        self.snapshot.revision
+    }
+
+    /// Notes that everything up to `revision` is in.
+    pub fn set_revision(&mut self, revision: Revision) {
+        self.snapshot.revision = revision;
+    }
+
+    /// Adds an entry, or replaces the one with its id.
+    pub fn put_entry(&mut self, entry: &Entry) {
+        let Some(found) = self.snapshot.entry(&entry.id) else { return self.add_entry(entry) };
+        let (number, group, old) = (found.number, found.group(), found.to_entry());
+        if old == *entry {
+            return;
+        }
+        let is_filed_alike = old.parent_id == entry.parent_id
+            && old.spiffe_id == entry.spiffe_id
+            && (old.admin, old.downstream) == (entry.admin, entry.downstream)
+            && old.expires_at == entry.expires_at
+            && (group != SERVER || old.selectors == entry.selectors);
+        if is_filed_alike {
+            self.write_entry(number, entry, group);
+        } else {
+            self.remove_at(number, &old, group);
+            self.add_entry(entry);
+        }
+    }
+
+    /// Removes an entry, where it is there.
+    pub fn remove_entry(&mut self, id: &EntryId) {
+        if let Some(found) = self.snapshot.entry(id) {
+            let (number, group, old) = (found.number, found.group(), found.to_entry());
+            self.remove_at(number, &old, group);
+        }
+    }
+
+    /// Adds a node, or replaces what is known of it.
+    pub fn put_node(&mut self, node: &Node) {
+        let record = node::pack(node, self.snapshot.trust_domain());
+        let agent_id = self.snapshot.short(&node.agent_id);
+        let number = match self.snapshot.find_node(agent_id) {
+            Some((number, _)) if self.snapshot.nodes.read(number) == record.bytes() => return,
+            Some((number, _)) => number,
+            None => {
+                let number = self.node_numbers.take();
+                self.snapshot.agents.insert(self.snapshot.hash(agent_id), number);
+                self.snapshot.node_count += 1;
+                number
+            }
+        };
+        self.snapshot.nodes.write(number, record.bytes());
+    }
+
+    /// Removes a node, where it is there.
+    pub fn remove_node(&mut self, agent_id: &SpiffeId) {
+        let agent_id = self.snapshot.short(agent_id);
+        let Some((number, _)) = self.snapshot.find_node(agent_id) else { return };
+        self.snapshot.agents.remove(self.snapshot.hash(agent_id), number);
+        self.snapshot.nodes.write(number, &[]);
+        self.snapshot.node_count -= 1;
+        self.node_numbers.give_back(number);
+    }
+
+    /// Removes the entries that have ceased to exist by `now`; returns how many.
+    pub fn expire(&mut self, now: Timestamp) -> usize {
+        let mut expired = 0;
+        while let Some((_, number)) = self.expiries.least() {
+            let found = self.snapshot.entry_at(number);
+            let (group, old) = (found.group(), found.to_entry());
+            if old.expires_at.is_none_or(|expires_at| expires_at > now) {
+                break;
+            }
+            self.remove_at(number, &old, group);
+            expired += 1;
+        }
+        expired
+    }
+
+    /// When the next entry ceases to exist, to the second.
+    pub fn next_expiry(&self) -> Option<Timestamp> {
+        let (second, _) = self.expiries.least()?;
+        Timestamp::from_second(second.into()).ok()
+    }
+}
+
+impl Draft {
+    /// Whether nothing is left of any entry.
+    #[cfg(test)]
+    pub(super) fn is_clear(&self) -> bool {
+        let Snapshot { entry_ids, parents, children, links, aliases, .. } = &self.snapshot;
+        let Snapshot { admins, downstreams, .. } = &self.snapshot;
+        let indexes = [entry_ids, children, links, aliases, admins, downstreams];
+        let own = [&self.bearers, &self.expiries];
+        let is_empty = indexes.iter().chain(&own).all(|index| index.least().is_none());
+        let server = parents.least().map(|(_, group)| group);
+        is_empty
+            && server == Some(SERVER)
+            && self.group_numbers.free.len() + 1 == self.group_numbers.next as usize
+            && self.link_uses.is_empty()
+            && self.alias_selectors.is_empty()
+    }
+
+    fn add_entry(&mut self, entry: &Entry) {
+        let group = self.group_of(self.snapshot.short(&entry.parent_id));
+        self.uses[group as usize] += 1;
+        let number = self.entry_numbers.take();
+        self.write_entry(number, entry, group);
+        self.file(number, entry, group, true);
+        self.snapshot.entry_count += 1;
+    }
+
+    fn write_entry(&mut self, number: u32, entry: &Entry, group: u32) {
+        let record = entry::pack(entry, group, &self.snapshot.trust_domain);
+        self.snapshot.entries.write(number, record.bytes());
+        self.stamp(group);
+    }
+
+    fn remove_at(&mut self, number: u32, old: &Entry, group: u32) {
+        self.file(number, old, group, false);
+        self.snapshot.entries.write(number, &[]);
+        self.snapshot.entry_count -= 1;
+        self.entry_numbers.give_back(number);
+        self.stamp(group);
+        self.release(group);
+    }
+
+    /// Files an entry in all indexes, or takes it out of all.
+    fn file(&mut self, number: u32, entry: &Entry, group: u32, filed: bool) {
+        let snapshot = &mut self.snapshot;
+        let id = snapshot.hash(entry.id.as_str());
+        let spiffe_id = snapshot.short(&entry.spiffe_id);
+        let name = snapshot.hash(spiffe_id);
+        let below = snapshot.find_group(spiffe_id);
+        set(&mut snapshot.entry_ids, id, number, filed);
+        set(&mut self.bearers, name, number, filed);
+        if entry.admin {
+            set(&mut snapshot.admins, name, number, filed);
+        }
+        if entry.downstream {
+            set(&mut snapshot.downstreams, name, number, filed);
+        }
+        if let Some(expires_at) = entry.expires_at {
+            set(&mut self.expiries, expiry_second(expires_at), number, filed);
+        }
+        if group == SERVER {
+            self.file_alias(number, entry, filed);
+        } else {
+            set(&mut snapshot.children, group, number, filed);
+        }
+        if let Some(below) = below {
+            match filed {
+                true => self.uses[below as usize] += 1,
+                false => self.release(below),
+            }
+            self.link(group, below, filed);
+        }
+    }
+
+    /// Files an alias under the selector that the fewest aliases ask for.
+    fn file_alias(&mut self, number: u32, alias: &Entry, filed: bool) {
+        let hashes = alias.selectors.iter().map(|selector| self.snapshot.hash(selector.as_str()));
+        let hashes: Vec<u32> = hashes.collect();
+        let uses = |hash: &u32| self.alias_selectors.get(hash).copied().unwrap_or_default();
+        if filed {
+            let rarest =
+                hashes.iter().copied().min_by_key(uses).expect("entries ask for something");
+            self.snapshot.aliases.insert(rarest, number);
+        } else {
+            // Which was the rarest then is not known any more.
+            for hash in &hashes {
+                self.snapshot.aliases.remove(*hash, number);
+            }
+        }
+        for hash in hashes {
+            count(&mut self.alias_selectors, hash, filed);
+        }
+    }
+
+    /// Notes that one more, or one less, entry of `group` has the SPIFFE ID of `below`'s parent.
+    fn link(&mut self, group: u32, below: u32, linked: bool) {
+        if group != SERVER {
+            let uses = count(&mut self.link_uses, (group, below), linked);
+            set(&mut self.snapshot.links, group, below, uses > 0);
+        }
+    }
+
+    /// The group of that parent, made where there is none. A group that is made leads nowhere, and
+    /// all groups with entries that bear its parent's ID lead to it.
+    fn group_of(&mut self, short_parent: &str) -> u32 {
+        if let Some(group) = self.snapshot.find_group(short_parent) {
+            return group;
+        }
+        let group = self.group_numbers.take();
+        if self.uses.len() <= group as usize {
+            self.uses.push(0);
+        }
+        let name = self.snapshot.hash(short_parent);
+        self.write_group(group, short_parent);
+        self.snapshot.parents.insert(name, group);
+        let bearers = self.bearers.of(name).map(|number| self.snapshot.entry_at(number));
+        let above: Vec<u32> = bearers
+            .filter(|bearer| bearer.short_spiffe_id() == short_parent)
+            .map(|bearer| bearer.group())
+            .collect();
+        for above in above {
+            self.uses[group as usize] += 1;
+            self.link(above, group, true);
+        }
+        group
+    }
+
+    /// Marks a group as changed since the last snapshot.
+    fn stamp(&mut self, group: u32) {
+        let (changed, parent) = self.snapshot.group_record(group);
+        if changed != self.tick {
+            let parent = parent.to_owned();
+            self.write_group(group, &parent);
+        }
+    }
+
+    fn write_group(&mut self, group: u32, short_parent: &str) {
+        let record = [&self.tick.to_le_bytes(), short_parent.as_bytes()].concat();
+        self.snapshot.groups.write(group, &record);
+    }
+
+    /// Takes one use from a group, and the group away with the last.
+    fn release(&mut self, group: u32) {
+        let uses = &mut self.uses[group as usize];
+        *uses -= 1;
+        if *uses == 0 {
+            let (_, parent) = self.snapshot.group_record(group);
+            self.snapshot.parents.remove(self.snapshot.hash(parent), group);
+            self.snapshot.groups.write(group, &[]);
+            self.group_numbers.give_back(group);
+        }
+    }
+}
+
+fn set(index: &mut Index, first: u32, second: u32, present: bool) {
+    match present {
+        true => index.insert(first, second),
+        false => index.remove(first, second),
+    };
+}
+
+/// One more or one less; returns how many there are then.
+fn count<K: std::hash::Hash + Eq + Copy>(uses: &mut HashMap<K, u32>, key: K, more: bool) -> u32 {
+    let count = uses.entry(key).or_default();
+    *count = if more { *count + 1 } else { *count - 1 };
+    let count = *count;
+    if count == 0 {
+        uses.remove(&key);
+    }
+    count
+}
+
+/// The first whole second at which the entry has expired; what lies beyond the year 2106 is as far
+/// as can be.
+fn expiry_second(expires_at: Timestamp) -> u32 {
+    let second = expires_at.as_second() + i64::from(expires_at.subsec_nanosecond() > 0);
+    second.clamp(0, u32::MAX.into()) as u32
+}
+
+/// Numbers to give out, those that came back first.
+#[derive(Debug, Default)]
+struct Numbers {
+    free: Vec<u32>,
+    next: u32,
+}
+
+impl Numbers {
+    fn take(&mut self) -> u32 {
+        self.free.pop().unwrap_or_else(|| {
+            let number = self.next;
+            self.next += 1;
+            number
+        })
+    }
+
+    fn give_back(&mut self, number: u32) {
+        self.free.push(number);
+    }
+}

@@ -1,0 +1,191 @@
+//! How an entry lies in a record, and how it is read from there.
+
+use jiff::Timestamp;
+use spire_core::entry::{AdditionalAttributes, Entry, EntryId, Hint};
+use spire_core::id::TrustDomain;
+use spire_core::selector::{RequiredSelectors, Selector};
+use uuid::Uuid;
+
+use super::packing::{Packer, Unpacker, long, short};
+use super::snapshot::Snapshot;
+
+const ADMIN: u8 = 1;
+const DOWNSTREAM: u8 = 1 << 1;
+const STORE_SVID: u8 = 1 << 2;
+const EXPIRES: u8 = 1 << 3;
+const ATTRIBUTES: u8 = 1 << 4;
+const NO_PREFETCH: u8 = 1 << 5;
+const JTI: u8 = 1 << 6;
+const UUID: u8 = 1 << 7;
+
+/// Packs an entry whose parent is the group of that number. What syncs and checks read comes
+/// first.
+pub(super) fn pack(entry: &Entry, group: u32, trust_domain: &TrustDomain) -> Packer {
+    let uuid = canonical_uuid(entry.id.as_str());
+    let attributes = entry.attributes.unwrap_or_default();
+    let flags = [
+        (entry.admin, ADMIN),
+        (entry.downstream, DOWNSTREAM),
+        (entry.store_svid, STORE_SVID),
+        (entry.expires_at.is_some(), EXPIRES),
+        (entry.attributes.is_some(), ATTRIBUTES),
+        (attributes.disable_x509_svid_prefetch, NO_PREFETCH),
+        (attributes.jwt_svid_include_jti, JTI),
+        (uuid.is_some(), UUID),
+    ];
+    let mut packer = Packer::default();
+    packer.raw(&[flags.iter().filter(|(set, _)| *set).map(|(_, flag)| flag).sum()]);
+    packer.raw(&group.to_le_bytes());
+    packer.signed(entry.revision_number);
+    packer.timestamp(entry.created_at);
+    match uuid {
+        Some(uuid) => packer.raw(uuid.as_bytes()),
+        None => packer.text(entry.id.as_str()),
+    }
+    packer.text(short(&entry.spiffe_id, trust_domain));
+    packer.texts(entry.selectors.iter().map(Selector::as_str));
+    packer.integer(entry.x509_svid_ttl.into());
+    packer.integer(entry.jwt_svid_ttl.into());
+    if let Some(expires_at) = entry.expires_at {
+        packer.timestamp(expires_at);
+    }
+    packer.texts(
+        entry.federates_with.iter().map(TrustDomain::as_str).collect::<Vec<_>>().into_iter(),
+    );
+    packer.texts(entry.dns_names.iter().map(|name| name.as_str()));
+    packer.text(entry.hint.as_str());
+    packer
+}
+
+/// The value of a UUID that is written as UUIDs commonly are: then its value stands for its text.
+fn canonical_uuid(text: &str) -> Option<Uuid> {
+    let uuid = Uuid::try_parse(text).ok()?;
+    (hyphenated(uuid, &mut Uuid::encode_buffer()) == text).then_some(uuid)
+}
+
+fn hyphenated(uuid: Uuid, buffer: &mut [u8; 45]) -> &str {
+    uuid.hyphenated().encode_lower(buffer)
+}
+
+/// An entry within a snapshot; the parts that a sync compares are read in place.
+#[derive(Debug, Clone, Copy)]
+pub struct EntryRef<'a> {
+    pub(super) snapshot: &'a Snapshot,
+    pub(super) number: u32,
+}
+
+/// What stands at the head of each record, and what follows.
+struct Head<'a> {
+    flags: u8,
+    group: u32,
+    revision_number: i64,
+    created_at: Timestamp,
+    rest: Unpacker<'a>,
+}
+
+impl<'a> EntryRef<'a> {
+    /// Its id.
+    pub fn id(&self) -> EntryId {
+        let head = self.head();
+        head.with_id(|id| id.parse()).expect("ids were packed from ids")
+    }
+
+    /// Its revision number.
+    pub fn revision_number(&self) -> i64 {
+        self.head().revision_number
+    }
+
+    /// When it was created.
+    pub fn created_at(&self) -> Timestamp {
+        self.head().created_at
+    }
+
+    /// All of it.
+    pub fn to_entry(&self) -> Entry {
+        let Head { flags, group, revision_number, created_at, .. } = self.head();
+        let trust_domain = self.snapshot.trust_domain();
+        let mut rest = self.after_id();
+        let spiffe_id = long(rest.text(), trust_domain);
+        let selectors = rest.texts().map(|text| text.parse().expect("packed from a selector"));
+        let selectors = RequiredSelectors::new(selectors).expect("packed from a set with members");
+        let (x509_svid_ttl, jwt_svid_ttl) = (rest.integer() as u32, rest.integer() as u32);
+        let expires_at = (flags & EXPIRES != 0).then(|| rest.timestamp());
+        let federates_with = rest.texts().map(|name| TrustDomain::parse(name).expect("as packed"));
+        let federates_with = federates_with.collect();
+        let dns_names = rest.texts().map(|name| name.parse().expect("packed from a name"));
+        Entry {
+            id: self.id(),
+            spiffe_id,
+            parent_id: long(self.snapshot.group_record(group).1, trust_domain),
+            selectors,
+            x509_svid_ttl,
+            jwt_svid_ttl,
+            federates_with,
+            dns_names: dns_names.collect(),
+            admin: flags & ADMIN != 0,
+            downstream: flags & DOWNSTREAM != 0,
+            store_svid: flags & STORE_SVID != 0,
+            expires_at,
+            hint: rest.text().parse::<Hint>().expect("packed from a hint"),
+            revision_number,
+            created_at,
+            attributes: (flags & ATTRIBUTES != 0).then_some(AdditionalAttributes {
+                disable_x509_svid_prefetch: flags & NO_PREFETCH != 0,
+                jwt_svid_include_jti: flags & JTI != 0,
+            }),
+        }
+    }
+
+    pub(super) fn has_id(&self, id: &str) -> bool {
+        self.head().with_id(|own| own == id)
+    }
+
+    /// The number of its parent.
+    pub(super) fn group(&self) -> u32 {
+        self.head().group
+    }
+
+    /// Its SPIFFE ID, shortened.
+    pub(super) fn short_spiffe_id(&self) -> &'a str {
+        self.after_id().text()
+    }
+
+    /// How many of its selectors are not `found`.
+    pub(super) fn missing(&self, found: impl Fn(&str) -> bool) -> usize {
+        let mut rest = self.after_id();
+        rest.text();
+        rest.texts().filter(|text| !found(text)).count()
+    }
+
+    fn head(&self) -> Head<'a> {
+        let mut rest = Unpacker::new(self.snapshot.entries.read(self.number));
+        Head {
+            flags: u8::from_le_bytes(rest.array()),
+            group: u32::from_le_bytes(rest.array()),
+            revision_number: rest.signed(),
+            created_at: rest.timestamp(),
+            rest,
+        }
+    }
+
+    fn after_id(&self) -> Unpacker<'a> {
+        let Head { flags, mut rest, .. } = self.head();
+        if flags & UUID != 0 {
+            rest.array::<16>();
+        } else {
+            rest.text();
+        }
+        rest
+    }
+}
+
+impl Head<'_> {
+    fn with_id<T>(&self, read: impl FnOnce(&str) -> T) -> T {
+        let mut rest = self.rest;
+        if self.flags & UUID != 0 {
+            read(hyphenated(Uuid::from_bytes(rest.array()), &mut Uuid::encode_buffer()))
+        } else {
+            read(rest.text())
+        }
+    }
+}
