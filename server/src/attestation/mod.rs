@@ -224,7 +224,7 @@ impl Attestation {
     /// finds it true.
     pub(crate) async fn known_here(&self) {
         let revision = *self.store.changed().borrow();
-        let known = self.registry.wait_for(revision.0.cast_signed());
+        let known = self.registry.wait_for(revision);
         let _ = tokio::time::timeout(KNOWN_WITHIN, known).await;
     }
 }
