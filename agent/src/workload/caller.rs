@@ -1,0 +1,136 @@
+//! Who is at the other end of a Unix socket, held fast so that no other process can take the
+//! place of the one that connected.
+
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use spire_core::workload::Process;
+use tokio::net::UnixStream;
+
+/// The process that connected. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    process: Process,
+    pin: Arc<OwnedFd>,
+}
+
+/// Why a connection has no caller, or its caller is no longer there.
+#[derive(Debug, thiserror::Error)]
+pub enum CallerError {
+    /// The kernel does not tell, or the caller is in a pid namespace that the agent cannot see.
+    #[error("unable to determine the caller's process id (is it in another pid namespace?)")]
+    Unknown,
+    /// The process has ended, or its id belongs to another one already.
+    #[error("caller exit suspected: process {0} is gone or another has its id")]
+    Gone(u32),
+    /// The kernel refused to look.
+    #[error("unable to look at process {pid}")]
+    System {
+        /// Its id.
+        pid: u32,
+        /// The kernel's answer.
+        source: rustix::io::Errno,
+    },
+}
+
+impl Caller {
+    /// The process at the other end of `stream`.
+    ///
+    /// A pid alone can be reused between the connection and this call, so the process that has
+    /// it must belong to the user that the kernel noted when the connection was made; from here
+    /// on a pidfd stands for that very process.
+    ///
+    /// # Errors
+    /// [`CallerError`].
+    pub fn of(stream: &UnixStream) -> Result<Self, CallerError> {
+        let peer = stream.peer_cred().map_err(|_| CallerError::Unknown)?;
+        let raw = peer.pid().filter(|pid| *pid > 0).ok_or(CallerError::Unknown)?;
+        let pid = raw.unsigned_abs();
+        let named = Pid::from_raw(raw).ok_or(CallerError::Unknown)?;
+        let pin = pidfd_open(named, PidfdFlags::empty()).map_err(|source| match source {
+            rustix::io::Errno::SRCH => CallerError::Gone(pid),
+            source => CallerError::System { pid, source },
+        })?;
+        let process = Process { pid, uid: peer.uid(), gid: peer.gid() };
+        let caller = Self { process, pin: Arc::new(pin) };
+        let owner = fs::metadata(proc_folder(pid)).map_err(|_| CallerError::Gone(pid))?;
+        // Root owns the folder of a process that may not be inspected (set-user-id and the like).
+        if owner.uid() != process.uid && owner.uid() != 0 {
+            return Err(CallerError::Gone(pid));
+        }
+        caller.check()?;
+        Ok(caller)
+    }
+
+    /// What the kernel told of it.
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+
+    /// Checks that it still runs, and with it that its id is still its own.
+    ///
+    /// # Errors
+    /// [`CallerError`].
+    pub fn check(&self) -> Result<(), CallerError> {
+        let pid = self.process.pid;
+        let mut watched = [PollFd::new(&*self.pin, PollFlags::IN)];
+        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+        match poll(&mut watched, Some(&at_once)) {
+            Ok(0) => Ok(()),
+            Ok(_) => Err(CallerError::Gone(pid)),
+            Err(source) => Err(CallerError::System { pid, source }),
+        }
+    }
+}
+
+/// The folder in which the kernel shows a process; `HOST_PROC` moves the mount point.
+pub(crate) fn proc_folder(pid: u32) -> PathBuf {
+    let root = std::env::var_os("HOST_PROC").filter(|root| !root.is_empty());
+    PathBuf::from(root.unwrap_or_else(|| "/proc".into())).join(pid.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use tokio::net::UnixListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_caller_is_the_process_that_connected() {
+        let (stream, _other) = UnixStream::pair().unwrap();
+        let caller = Caller::of(&stream).unwrap();
+        assert_eq!(caller.process().pid, std::process::id());
+        assert_eq!(caller.process().uid, rustix::process::geteuid().as_raw());
+        assert!(caller.check().is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_caller_that_has_ended_is_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let listener = UnixListener::bind(&path).unwrap();
+        let connect = "import socket,sys; s=socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); \
+                       sys.stdin.read()";
+        let mut child = Command::new("python3")
+            .args(["-c", connect])
+            .arg(&path)
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        let caller = Caller::of(&stream).unwrap();
+        assert_eq!(caller.process().pid, child.id());
+        assert!(caller.check().is_ok());
+        drop(child.stdin.take());
+        child.wait().unwrap();
+        assert!(matches!(caller.check(), Err(CallerError::Gone(_))));
+        assert!(Caller::of(&stream).is_err());
+    }
+}
