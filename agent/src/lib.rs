@@ -3,6 +3,7 @@
 
 pub mod cache;
 pub mod client;
+pub mod config;
 pub mod rotation;
 pub mod storage;
 pub mod workload;

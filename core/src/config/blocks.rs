@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use super::reader::{FromSection, Reader};
-use crate::id::SpiffeId;
+use crate::id::{SpiffeId, TrustDomain};
 use crate::keys::KeyType;
 use crate::telemetry::log::LogSettings;
 
@@ -27,6 +27,17 @@ pub fn read_log(reader: &mut Reader<'_>) -> LogSettings {
         file: reader.string("log_file").map(PathBuf::from),
         source_location: reader.flag("log_source_location"),
     }
+}
+
+/// Reads `trust_domain`, which must be there.
+pub fn read_trust_domain(reader: &mut Reader<'_>) -> Option<TrustDomain> {
+    let text = reader.required("trust_domain", "trust_domain must be configured")?;
+    TrustDomain::parse(&text)
+        .map_err(|error| {
+            let sentence = format!("could not parse trust_domain {text:?}: {error}");
+            reader.reject("trust_domain", &sentence, "write a name such as example.org");
+        })
+        .ok()
 }
 
 /// Accepts the `profiling_*` keys, which drive the profiler of Go's runtime, without effect.

@@ -13,6 +13,7 @@ mod plugins;
 mod reader;
 mod syntax;
 mod tree;
+mod verdict;
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -23,7 +24,7 @@ use zeroize::Zeroizing;
 pub use blocks::{
     CertificateSource, ClientCheck, HealthChecksConfig, M3Config, PrometheusConfig, PrometheusTls,
     TelemetryConfig, ignore_profiling, parse_key_type, read_feature_flags, read_log,
-    refuse_named_pipe,
+    read_trust_domain, refuse_named_pipe,
 };
 pub use load::{LoadError, Loaded, load};
 pub use mistake::{ConfigErrors, Mistake, UnknownKeys, Warning};
@@ -31,6 +32,7 @@ pub use plugins::{PluginConfig, read_plugins};
 pub use reader::{Findings, FromSection, Reader};
 pub use syntax::{MAX_DEPTH, MAX_FILE_BYTES, MAX_TOKENS, SyntaxError};
 pub use tree::Position;
+pub use verdict::{Validation, Verdict};
 
 use tree::{Item, Node, Value};
 

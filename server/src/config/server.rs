@@ -103,7 +103,7 @@ impl ServerConfig {
     fn read_server(reader: &mut Reader<'_>) -> Option<Self> {
         reader.refuse_unknown("server");
         legacy::accept(reader);
-        let trust_domain = read_trust_domain(reader);
+        let trust_domain = config::read_trust_domain(reader);
         let data_dir = reader.required("data_dir", "data_dir must be configured");
 
         let ca_key_type = read_key_type(reader, "ca_key_type").unwrap_or(KeyType::EcP256);
@@ -160,16 +160,6 @@ impl ServerConfig {
             plugins: Vec::new(),
         })
     }
-}
-
-fn read_trust_domain(reader: &mut Reader<'_>) -> Option<TrustDomain> {
-    let text = reader.required("trust_domain", "trust_domain must be configured")?;
-    TrustDomain::parse(&text)
-        .map_err(|error| {
-            let sentence = format!("could not parse trust_domain {text:?}: {error}");
-            reader.reject("trust_domain", &sentence, "write a name such as example.org");
-        })
-        .ok()
 }
 
 fn read_key_type(reader: &mut Reader<'_>, key: &'static str) -> Option<KeyType> {
