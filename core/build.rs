@@ -20,6 +20,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut prost = tonic_prost_build::Config::new();
     prost.bytes(["."]);
     prost.enable_type_names();
+    prost.extern_path(
+        ".spire.api.server.entry.v1.SyncAuthorizedEntriesResponse",
+        "crate::wire::SyncAuthorizedEntriesResponse",
+    );
     tonic_prost_build::configure()
         .include_file("wire.rs")
         .compile_fds_with_config(descriptors, prost)?;

@@ -4,6 +4,9 @@
 
 pub mod convert;
 pub mod json;
+mod sync;
+
+pub use sync::SyncAuthorizedEntriesResponse;
 
 #[allow(missing_docs, unreachable_pub, clippy::all)]
 mod generated {

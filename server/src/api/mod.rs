@@ -3,6 +3,8 @@
 pub mod agent;
 pub mod audit;
 pub mod call;
+pub mod entry;
 pub mod gate;
+mod listing;
 pub mod router;
 pub mod status;

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use bytes::Bytes;
 use jiff::Timestamp;
+use prost::Message;
 
 use super::{WireIdError, WireSelectorError, member_id, selectors, spiffe_id, time, workload_id};
 use crate::entry::{
@@ -56,6 +58,9 @@ pub enum WireEntryError {
     /// More selectors, trust domains or DNS names than any entry may have.
     #[error("{0} has {1} items, but an entry may have at most {MAX_ENTRY_ITEMS}")]
     TooMany(&'static str, usize),
+    /// Bytes that are no entry at all.
+    #[error("malformed entry: {0}")]
+    Encoding(String),
     /// A selector that is longer than any may be.
     #[error("a selector has {0} bytes, but may have at most {MAX_ENTRY_ITEM_BYTES}")]
     LongSelector(usize),
@@ -173,6 +178,15 @@ pub fn received(wire: &types::Entry) -> Result<Entry, WireEntryError> {
     entry.revision_number = wire.revision_number;
     entry.attributes = wire.additional_attributes.as_ref().map(Into::into);
     Ok(entry)
+}
+
+/// As [`received`], of an entry that is still encoded.
+///
+/// # Errors
+/// As [`received`]; [`WireEntryError::Encoding`] where the bytes are no entry.
+pub fn received_encoded(encoded: Bytes) -> Result<Entry, WireEntryError> {
+    let wire = types::Entry::decode(encoded);
+    received(&wire.map_err(|error| WireEntryError::Encoding(error.to_string()))?)
 }
 
 /// Writes the fields of an entry that `mask` names, or all without a mask; the id always.
@@ -384,6 +398,7 @@ mod tests {
         let entry = created(&domain(), &wire, now()).unwrap();
         assert_eq!(sent(&entry, None), wire);
         assert_eq!(received(&wire).unwrap(), entry);
+        assert_eq!(received_encoded(wire.encode_to_vec().into()).unwrap(), entry);
     }
 
     #[test]

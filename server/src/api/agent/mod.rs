@@ -24,6 +24,7 @@ use tonic::{Request, Response, Status, Streaming};
 use uuid::Uuid;
 
 use super::call::Call;
+use super::listing;
 use crate::attestation::{self, Attestation};
 use crate::rate_limit::{Method, RateLimits};
 use crate::store::{Store, StoreError};
@@ -113,8 +114,7 @@ impl Agent for AgentService {
         let filter = request.into_inner().filter.map(nodes::Filter::from).unwrap_or_default();
         call.note(|fields| filter.note(fields));
         let count = self.store().count_nodes(&filter.checked()?).await?;
-        let count = i32::try_from(count).unwrap_or(i32::MAX);
-        Ok(Response::new(CountAgentsResponse { count }))
+        Ok(Response::new(CountAgentsResponse { count: listing::count(count) }))
     }
 
     async fn list_agents(&self, request: Request<ListAgentsRequest>) -> Reply<ListAgentsResponse> {
@@ -123,12 +123,12 @@ impl Agent for AgentService {
         let filter = request.filter.map(nodes::Filter::from).unwrap_or_default();
         call.note(|fields| filter.note(fields));
         let filter = filter.checked()?;
-        let page = nodes::page(request.page_size, &request.page_token)?;
+        let page = listing::page(request.page_size, &request.page_token)?;
         let listed = self.store().list_nodes(&filter, page).await?;
         let mask = request.output_mask.as_ref();
         Ok(Response::new(ListAgentsResponse {
             agents: listed.items.iter().map(|node| nodes::sent(node, mask)).collect(),
-            next_page_token: listed.next.map(|token| token.to_string()).unwrap_or_default(),
+            next_page_token: listing::next_page_token(listed.next),
         }))
     }
 

@@ -1,17 +1,15 @@
 //! Nodes as the agent service sends them, and the filters by which it lists them.
 
-use std::collections::BTreeSet;
-
 use jiff::Timestamp;
 use jiff::fmt::strtime;
+use spire_core::selector::Selector;
 use spire_core::wire::agent::{count_agents_request, list_agents_request};
-use spire_core::wire::convert;
-use spire_core::wire::types::selector_match::MatchBehavior;
 use spire_core::wire::types::{self, AgentMask, SelectorMatch};
 use tonic::Status;
 
 use crate::api::audit::Fields;
-use crate::store::{Node, NodeFilter, Page, SetMatch, SetRule};
+use crate::api::listing;
+use crate::store::{Node, NodeFilter, SetMatch};
 
 const ALL_FIELDS: AgentMask = AgentMask {
     attestation_type: true,
@@ -45,20 +43,6 @@ pub(super) fn sent(node: &Node, mask: Option<&AgentMask>) -> types::Agent {
     agent.banned = mask.banned && node.is_banned();
     agent.can_reattest = mask.can_reattest && node.can_reattest;
     agent
-}
-
-/// Reads which page is wanted.
-pub(super) fn page(size: i32, token: &str) -> Result<Page, Status> {
-    let limit = u32::try_from(size).map_err(|_| {
-        Status::invalid_argument(format!("page_size must not be negative, but is {size}"))
-    })?;
-    let after = (!token.is_empty()).then(|| token.parse()).transpose();
-    let after = after.map_err(|_| {
-        Status::invalid_argument(format!(
-            "could not parse page token {token:?}; pass the next_page_token of the page before"
-        ))
-    })?;
-    Ok(Page { after, limit: (limit > 0).then_some(limit) })
 }
 
 /// The filter of both requests that have one.
@@ -117,7 +101,7 @@ impl Filter {
         let kind = self.attestation_type;
         Ok(NodeFilter {
             attestation_type: (!kind.is_empty()).then_some(kind),
-            selectors: self.selectors.map(selectors).transpose()?,
+            selectors: self.selectors.as_ref().map(selectors).transpose()?,
             banned: self.banned,
             can_reattest: self.can_reattest,
             expires_before: expires_before(&self.expires_before)?,
@@ -125,19 +109,8 @@ impl Filter {
     }
 }
 
-fn selectors(wire: SelectorMatch) -> Result<SetMatch<spire_core::selector::Selector>, Status> {
-    let members = convert::selectors(&wire.selectors)
-        .map_err(|error| Status::invalid_argument(format!("failed to parse selectors: {error}")))?;
-    if members.is_empty() {
-        return Err(Status::invalid_argument("cannot list by empty selector set"));
-    }
-    let rule = match wire.r#match() {
-        MatchBehavior::MatchExact => SetRule::Exact,
-        MatchBehavior::MatchSubset => SetRule::Subset,
-        MatchBehavior::MatchSuperset => SetRule::Superset,
-        MatchBehavior::MatchAny => SetRule::Any,
-    };
-    Ok(SetMatch { members: BTreeSet::from_iter(members), rule })
+fn selectors(wire: &SelectorMatch) -> Result<SetMatch<Selector>, Status> {
+    listing::selector_match("failed to parse selectors", wire)
 }
 
 /// Reads a time as SPIRE's clients write it, the offset twice: `2006-01-02 15:04:05 -0700 -07`.
@@ -176,12 +149,8 @@ mod tests {
     }
 
     #[test]
-    fn pages_and_empty_selector_sets_are_checked() {
-        assert_eq!(page(0, "").unwrap(), Page::default());
-        assert_eq!(page(5, "").unwrap().limit, Some(5));
-        assert_eq!(page(-1, "").unwrap_err().code(), tonic::Code::InvalidArgument);
-        assert_eq!(page(0, "x").unwrap_err().code(), tonic::Code::InvalidArgument);
+    fn an_empty_selector_set_is_refused() {
         let empty = Filter { selectors: Some(SelectorMatch::default()), ..Filter::default() };
-        assert_eq!(empty.checked().unwrap_err().message(), "cannot list by empty selector set");
+        assert_eq!(empty.checked().unwrap_err().code(), tonic::Code::InvalidArgument);
     }
 }
