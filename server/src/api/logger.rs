@@ -1,0 +1,73 @@
+//! The logger service: how much is logged, changed while the server runs.
+
+use spire_core::telemetry::log::{LogLevel, Logger as Log};
+use spire_core::wire::logger::logger_server::Logger;
+use spire_core::wire::logger::{GetLoggerRequest, ResetLogLevelRequest, SetLogLevelRequest};
+use spire_core::wire::types;
+use tonic::{Request, Response, Status};
+
+use super::call::Call;
+
+/// The logger service.
+#[derive(Debug, Clone)]
+pub struct LoggerService {
+    /// The log of this process.
+    pub log: Log,
+}
+
+type Reply = Result<Response<types::Logger>, Status>;
+
+#[tonic::async_trait]
+impl Logger for LoggerService {
+    async fn get_logger(&self, _: Request<GetLoggerRequest>) -> Reply {
+        Ok(self.state())
+    }
+
+    async fn set_log_level(&self, request: Request<SetLogLevelRequest>) -> Reply {
+        let call = Call::of(&request)?;
+        let wanted = request.into_inner().new_level;
+        let wanted = types::LogLevel::try_from(wanted).unwrap_or_default();
+        call.note(|fields| fields.add("new_level", wanted.as_str_name()));
+        let level = match wanted {
+            types::LogLevel::Unspecified => {
+                let sentence = "newLevel value cannot be LogLevel_UNSPECIFIED";
+                return Err(Status::invalid_argument(sentence));
+            }
+            types::LogLevel::Panic => LogLevel::Panic,
+            types::LogLevel::Fatal => LogLevel::Fatal,
+            types::LogLevel::Error => LogLevel::Error,
+            types::LogLevel::Warn => LogLevel::Warn,
+            types::LogLevel::Info => LogLevel::Info,
+            types::LogLevel::Debug => LogLevel::Debug,
+            types::LogLevel::Trace => LogLevel::Trace,
+        };
+        self.log.set_level(level);
+        Ok(self.state())
+    }
+
+    async fn reset_log_level(&self, _: Request<ResetLogLevelRequest>) -> Reply {
+        self.log.reset_level();
+        Ok(self.state())
+    }
+}
+
+impl LoggerService {
+    fn state(&self) -> Response<types::Logger> {
+        Response::new(types::Logger {
+            current_level: wire(self.log.level()).into(),
+            launch_level: wire(self.log.launch_level()).into(),
+        })
+    }
+}
+
+fn wire(level: LogLevel) -> types::LogLevel {
+    match level {
+        LogLevel::Panic => types::LogLevel::Panic,
+        LogLevel::Fatal => types::LogLevel::Fatal,
+        LogLevel::Error => types::LogLevel::Error,
+        LogLevel::Warn => types::LogLevel::Warn,
+        LogLevel::Info => types::LogLevel::Info,
+        LogLevel::Debug => types::LogLevel::Debug,
+        LogLevel::Trace => types::LogLevel::Trace,
+    }
+}
