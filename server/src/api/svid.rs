@@ -78,7 +78,8 @@ impl Svid for SvidService {
         let id = convert::workload_id(&self.trust_domain, request.id.as_ref())
             .map_err(|error| invalid("invalid SPIFFE ID", error))?;
         let ttl = ttl(request.ttl)?;
-        let svid = self.sign_jwt(JwtRequest { id: &id, audience: &request.audience, ttl, with_id: false });
+        let svid =
+            self.sign_jwt(JwtRequest { id: &id, audience: &request.audience, ttl, with_id: false });
         Ok(Response::new(MintJwtsvidResponse { svid: Some(svid.await?) }))
     }
 
@@ -132,7 +133,8 @@ impl Svid for SvidService {
         let entry = id.and_then(|id| snapshot.authorized_entry(&agent_id, &id));
         let entry = entry.ok_or_else(not_authorized)?.to_entry();
         call.note(|fields| fields.add("spiffe_id", &entry.spiffe_id));
-        let AdditionalAttributes { jwt_svid_include_jti, .. } = entry.attributes.unwrap_or_default();
+        let AdditionalAttributes { jwt_svid_include_jti, .. } =
+            entry.attributes.unwrap_or_default();
         let svid = self.sign_jwt(JwtRequest {
             id: &entry.spiffe_id,
             audience: &request.audience,
