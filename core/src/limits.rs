@@ -32,3 +32,9 @@ pub const MAX_ENTRY_ITEMS: usize = 1000;
 
 /// Longest selector of an entry in bytes, type and value together.
 pub const MAX_ENTRY_ITEM_BYTES: usize = 8192;
+
+/// Largest certificate or certificate request in bytes that is read.
+pub const MAX_CERTIFICATE_BYTES: usize = 64 << 10;
+
+/// Most certificates in a chain that is checked.
+pub const MAX_CHAIN_CERTIFICATES: usize = 16;

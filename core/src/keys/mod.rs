@@ -25,6 +25,9 @@ pub enum KeyType {
     EcP384,
     /// NIST P-521, which only keys of upstream authorities have: none is made here.
     EcP521,
+    /// RSA of another size from 2048 bits, which only keys of upstream authorities have: none is
+    /// made here.
+    OtherRsa,
 }
 
 /// A public key with its kind.
@@ -66,6 +69,11 @@ pub trait SigningKey: Send + Sync + fmt::Debug {
     /// # Errors
     /// [`KeyError`] where whoever holds the key could not sign.
     async fn sign(&self, message: &[u8]) -> Result<Vec<u8>, KeyError>;
+
+    /// The key itself where it is in this process, so that TLS can sign without waiting.
+    fn as_local(&self) -> Option<&LocalKey> {
+        None
+    }
 }
 
 /// Why a key could not be made or used.

@@ -1,8 +1,12 @@
 //! X.509-SVIDs: requests for them, their templates, and the check of a chain.
 
+mod der;
 mod issuer;
+pub(crate) mod read;
 mod request;
+mod signed;
 mod subject;
+mod template;
 mod verify;
 
 use bytes::Bytes;
@@ -10,10 +14,12 @@ use jiff::Timestamp;
 
 use crate::id::SpiffeId;
 
-pub use issuer::{CaTemplate, IssueError, Issuer, LeafTemplate, ca_request, self_sign_ca};
-pub use request::{CertificateRequest, CsrError, agent_request, workload_request};
+pub use issuer::{CaTemplate, IssueError, Issuer, LeafTemplate, self_sign_ca};
+pub use request::{
+    CertificateRequest, CsrError, agent_request, ca_request, mint_request, workload_request,
+};
 pub use subject::Subject;
-pub use verify::{VerifyError, verify};
+pub use verify::{VerifyError, verify, verify_for};
 
 /// An X.509-SVID without its private key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +41,12 @@ pub struct X509Svid {
 #[error("{0}")]
 pub struct CertificateError(pub String);
 
+impl From<::der::Error> for CertificateError {
+    fn from(error: ::der::Error) -> Self {
+        Self(format!("certificate is malformed: {error}"))
+    }
+}
+
 impl X509Svid {
     /// Reads the leaf of a chain that is trusted already: one that was verified, signed here, or
     /// stored by this process. It must name exactly one SPIFFE ID.
@@ -42,12 +54,32 @@ impl X509Svid {
     /// # Errors
     /// [`CertificateError`] where the leaf cannot be read or names no single SPIFFE ID.
     pub fn from_chain(chain: Vec<Bytes>) -> Result<Self, CertificateError> {
-        let _ = chain;
-        todo!()
+        let leaf = chain.first().ok_or_else(|| CertificateError("chain is empty".into()))?;
+        let leaf = read::Certificate::read(leaf)?;
+        let id = verify::single_id(&leaf)?;
+        let serial = leaf.serial_text();
+        let (not_before, expires_at) = (leaf.not_before, leaf.not_after);
+        Ok(Self { id, serial, not_before, expires_at, chain })
     }
 
     /// All certificates one after the other, as the Workload API carries them.
     pub fn chain_der(&self) -> Bytes {
-        todo!()
+        self.chain.concat().into()
     }
+}
+
+/// Takes concatenated DER certificates apart.
+///
+/// # Errors
+/// [`CertificateError`] where something else is among them.
+pub fn split_chain(der: &[u8]) -> Result<Vec<Bytes>, CertificateError> {
+    use ::der::{Reader, SliceReader};
+    let mut rest = SliceReader::new(der)?;
+    let mut chain = Vec::new();
+    while !rest.is_finished() {
+        let certificate = rest.tlv_bytes()?;
+        read::Certificate::read(certificate)?;
+        chain.push(Bytes::copy_from_slice(certificate));
+    }
+    Ok(chain)
 }
