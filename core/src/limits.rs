@@ -38,3 +38,9 @@ pub const MAX_CERTIFICATE_BYTES: usize = 64 << 10;
 
 /// Most certificates in a chain that is checked.
 pub const MAX_CHAIN_CERTIFICATES: usize = 16;
+
+/// Longest JWT-SVID in bytes that is checked.
+pub const MAX_JWT_BYTES: usize = 64 << 10;
+
+/// Largest bundle document in bytes that is read.
+pub const MAX_BUNDLE_BYTES: usize = 4 << 20;

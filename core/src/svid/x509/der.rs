@@ -1,54 +1,54 @@
 //! A small writer of DER: what is nested is written in place, and lengths follow.
 
 /// Tags that certificates use.
-pub(super) mod tag {
-    pub(in super::super) const BOOLEAN: u8 = 0x01;
-    pub(in super::super) const INTEGER: u8 = 0x02;
-    pub(in super::super) const BIT_STRING: u8 = 0x03;
-    pub(in super::super) const OCTET_STRING: u8 = 0x04;
-    pub(in super::super) const OBJECT_IDENTIFIER: u8 = 0x06;
-    pub(in super::super) const UTF8_STRING: u8 = 0x0c;
-    pub(in super::super) const PRINTABLE_STRING: u8 = 0x13;
-    pub(in super::super) const UTC_TIME: u8 = 0x17;
-    pub(in super::super) const GENERALIZED_TIME: u8 = 0x18;
-    pub(in super::super) const SEQUENCE: u8 = 0x30;
-    pub(in super::super) const SET: u8 = 0x31;
+pub(crate) mod tag {
+    pub(crate) const BOOLEAN: u8 = 0x01;
+    pub(crate) const INTEGER: u8 = 0x02;
+    pub(crate) const BIT_STRING: u8 = 0x03;
+    pub(crate) const OCTET_STRING: u8 = 0x04;
+    pub(crate) const OBJECT_IDENTIFIER: u8 = 0x06;
+    pub(crate) const UTF8_STRING: u8 = 0x0c;
+    pub(crate) const PRINTABLE_STRING: u8 = 0x13;
+    pub(crate) const UTC_TIME: u8 = 0x17;
+    pub(crate) const GENERALIZED_TIME: u8 = 0x18;
+    pub(crate) const SEQUENCE: u8 = 0x30;
+    pub(crate) const SET: u8 = 0x31;
 
     /// A primitive value with the number of its place.
-    pub(in super::super) const fn context(number: u8) -> u8 {
+    pub(crate) const fn context(number: u8) -> u8 {
         0x80 | number
     }
 
     /// A constructed value with the number of its place.
-    pub(in super::super) const fn context_constructed(number: u8) -> u8 {
+    pub(crate) const fn context_constructed(number: u8) -> u8 {
         0xa0 | number
     }
 }
 
 /// DER in the making.
 #[derive(Debug, Default)]
-pub(super) struct Writer(Vec<u8>);
+pub(crate) struct Writer(Vec<u8>);
 
 impl Writer {
-    pub(super) fn with_capacity(bytes: usize) -> Self {
+    pub(crate) fn with_capacity(bytes: usize) -> Self {
         Self(Vec::with_capacity(bytes))
     }
 
     /// Appends a value that is encoded already.
-    pub(super) fn raw(&mut self, der: &[u8]) -> &mut Self {
+    pub(crate) fn raw(&mut self, der: &[u8]) -> &mut Self {
         self.0.extend_from_slice(der);
         self
     }
 
     /// Appends a primitive value.
-    pub(super) fn value(&mut self, tag: u8, content: &[u8]) -> &mut Self {
+    pub(crate) fn value(&mut self, tag: u8, content: &[u8]) -> &mut Self {
         self.nested(tag, |writer| {
             writer.raw(content);
         })
     }
 
     /// Appends a value whose content `fill` writes.
-    pub(super) fn nested(&mut self, tag: u8, fill: impl FnOnce(&mut Self)) -> &mut Self {
+    pub(crate) fn nested(&mut self, tag: u8, fill: impl FnOnce(&mut Self)) -> &mut Self {
         self.0.push(tag);
         let start = self.0.len();
         fill(self);
@@ -65,7 +65,7 @@ impl Writer {
     }
 
     /// Appends a positive integer given as big-endian bytes.
-    pub(super) fn positive_integer(&mut self, bytes: &[u8]) -> &mut Self {
+    pub(crate) fn positive_integer(&mut self, bytes: &[u8]) -> &mut Self {
         let zeros = bytes.iter().take_while(|byte| **byte == 0).count();
         let significant = &bytes[zeros..];
         self.nested(tag::INTEGER, |writer| {
@@ -77,14 +77,14 @@ impl Writer {
     }
 
     /// Appends a bit string of whole bytes.
-    pub(super) fn bit_string(&mut self, bytes: &[u8]) -> &mut Self {
+    pub(crate) fn bit_string(&mut self, bytes: &[u8]) -> &mut Self {
         self.nested(tag::BIT_STRING, |writer| {
             writer.0.push(0);
             writer.raw(bytes);
         })
     }
 
-    pub(super) fn finish(self) -> Vec<u8> {
+    pub(crate) fn finish(self) -> Vec<u8> {
         self.0
     }
 }

@@ -1,6 +1,6 @@
 //! X.509-SVIDs: requests for them, their templates, and the check of a chain.
 
-mod der;
+pub(crate) mod der;
 mod issuer;
 pub(crate) mod read;
 mod request;

@@ -4,10 +4,9 @@ use const_oid::ObjectIdentifier;
 use const_oid::db::rfc5280::{
     ID_CE_BASIC_CONSTRAINTS, ID_CE_KEY_USAGE, ID_CE_SUBJECT_ALT_NAME, ID_CE_SUBJECT_KEY_IDENTIFIER,
 };
-use der::asn1::{AnyRef, OctetStringRef, UintRef};
+use der::asn1::{AnyRef, BitStringRef, OctetStringRef, UintRef};
 use der::{Decode, Reader, SliceReader, Tag, Tagged};
 use jiff::Timestamp;
-use spki::SubjectPublicKeyInfoRef;
 use x509_cert::ext::pkix::{BasicConstraints, KeyUsage};
 use x509_cert::time::{Time, Validity};
 
@@ -43,7 +42,7 @@ impl<'c> Certificate<'c> {
         outer.tlv_bytes()?; // signature
         outer.finish()?;
 
-        if fields.peek_tag()?
+        if Tag::peek(&fields)?
             == (Tag::ContextSpecific { constructed: true, number: der::TagNumber(0) })
         {
             fields.tlv_bytes()?; // version
@@ -93,7 +92,7 @@ impl<'c> Extensions<'c> {
         while !list.is_finished() {
             let (oid, value) = list.sequence(|extension| -> der::Result<_> {
                 let oid = ObjectIdentifier::decode(extension)?;
-                if extension.peek_tag()? == Tag::Boolean {
+                if Tag::peek(extension)? == Tag::Boolean {
                     extension.tlv_bytes()?; // critical
                 }
                 Ok((oid, <&OctetStringRef>::decode(extension)?))
@@ -146,9 +145,15 @@ pub(crate) fn content(value: AnyRef<'_>, expected: Tag) -> der::Result<SliceRead
     SliceReader::new(value.value())
 }
 
-/// The bits of a public key given as SubjectPublicKeyInfo.
-pub(crate) fn key_bits(spki: &[u8]) -> der::Result<&[u8]> {
-    Ok(SubjectPublicKeyInfoRef::from_der(spki)?.subject_public_key.raw_bytes())
+/// The kind (content of its `AlgorithmIdentifier`) and the bits of a key given as
+/// SubjectPublicKeyInfo.
+pub(crate) fn key_parts(spki: &[u8]) -> der::Result<(&[u8], &[u8])> {
+    let mut parts = sequence(spki)?;
+    let mut kind = sequence(parts.tlv_bytes()?)?;
+    let bits = BitStringRef::decode(&mut parts)?;
+    parts.finish()?;
+    let kind_bytes = kind.remaining_len();
+    Ok((kind.read_slice(kind_bytes)?, bits.as_bytes().ok_or(der::ErrorKind::Failed)?))
 }
 
 /// The identifier of a key: SHA-1 over its bits.
@@ -157,7 +162,7 @@ pub(crate) fn key_bits(spki: &[u8]) -> der::Result<&[u8]> {
 /// RFC 5280, 4.2.1.2, method (1).
 pub(crate) fn key_id(spki: &[u8]) -> der::Result<Vec<u8>> {
     use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
-    Ok(digest(&SHA1_FOR_LEGACY_USE_ONLY, key_bits(spki)?).as_ref().to_vec())
+    Ok(digest(&SHA1_FOR_LEGACY_USE_ONLY, key_parts(spki)?.1).as_ref().to_vec())
 }
 
 fn ascii(bytes: &[u8]) -> der::Result<&str> {

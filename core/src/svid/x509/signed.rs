@@ -4,7 +4,6 @@ use aws_lc_rs::rand;
 use bytes::Bytes;
 use der::asn1::BitStringRef;
 use der::{Decode, Reader};
-use spki::SubjectPublicKeyInfoRef;
 
 use super::der::{Writer, tag};
 use super::{read, template};
@@ -59,9 +58,7 @@ impl<'s> Signed<'s> {
     /// Whether the key in `spki` (SubjectPublicKeyInfo DER) signed the body: RSA of 2048 to 8192
     /// bits, P-256, P-384, P-521 or Ed25519.
     pub(super) fn verify(&self, spki: &[u8]) -> Result<(), Refusal> {
-        let mut parts = read::sequence(spki)?;
-        let key_algorithm = content(parts.tlv_bytes()?)?;
-        let key = SubjectPublicKeyInfoRef::from_der(spki)?.subject_public_key.raw_bytes();
+        let (key_algorithm, key) = read::key_parts(spki)?;
         let mut candidates = webpki::ALL_VERIFICATION_ALGS
             .iter()
             .filter(|candidate| {
