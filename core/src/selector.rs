@@ -126,6 +126,13 @@ impl RequiredSelectors {
         self.0.iter()
     }
 
+    /// Whether all of them are of the same type.
+    pub fn are_of_one_kind(&self) -> bool {
+        let mut kinds = self.0.iter().map(Selector::kind);
+        let first = kinds.next();
+        kinds.all(|kind| Some(kind) == first)
+    }
+
     /// The selectors as a set.
     pub fn as_set(&self) -> &BTreeSet<Selector> {
         &self.0

@@ -3,6 +3,8 @@
 use bytes::Bytes;
 use jiff::Timestamp;
 
+use super::database::Row;
+use super::sql::{Statement, look_up};
 use super::{Store, StoreError};
 
 /// Names the row of a journal.
@@ -19,9 +21,11 @@ pub struct CaJournal {
     pub active_x509_authority_id: String,
     /// The journal, as `authority` lays it out.
     pub data: Bytes,
-    /// When the last authority in it ends.
+    /// When the last authority in it ends; kept in whole seconds.
     pub expires_at: Timestamp,
 }
+
+const SELECT: &str = "SELECT number, active_x509_authority_id, data, expires_at FROM ca_journals";
 
 impl Store {
     /// The newest journal whose active X.509 authority is one of these.
@@ -32,8 +36,13 @@ impl Store {
         &self,
         x509_authority_ids: &[String],
     ) -> Result<Option<CaJournal>, StoreError> {
-        let _ = x509_authority_ids;
-        todo!()
+        let ids = x509_authority_ids.iter().map(|id| id.as_str().into()).collect();
+        let head = format!("{SELECT} WHERE active_x509_authority_id IN");
+        let mut found = Vec::new();
+        for statement in look_up(&head, ids, "ORDER BY number DESC LIMIT 1") {
+            found.extend(self.fetch_ca_journals(statement).await?);
+        }
+        Ok(found.into_iter().max_by_key(|journal| journal.id))
     }
 
     /// All journals, oldest row first.
@@ -41,7 +50,17 @@ impl Store {
     /// # Errors
     /// `Unavailable`, `Corrupt`.
     pub async fn ca_journals(&self) -> Result<Vec<CaJournal>, StoreError> {
-        todo!()
+        let text = format!("{SELECT} ORDER BY number");
+        self.fetch_ca_journals(Statement::built(text, Vec::new())).await
+    }
+
+    async fn fetch_ca_journals(&self, select: Statement) -> Result<Vec<CaJournal>, StoreError> {
+        self.read(select, |connection, select| {
+            Box::pin(async move {
+                connection.fetch(select.clone()).await?.iter().map(journal).collect()
+            })
+        })
+        .await
     }
 
     /// Stores a journal in its row, or in a new one where it has none or the row is gone.
@@ -49,8 +68,28 @@ impl Store {
     /// # Errors
     /// `Unavailable`, `Conflict`, `Corrupt`.
     pub async fn set_ca_journal(&self, journal: CaJournal) -> Result<CaJournalId, StoreError> {
-        let _ = journal;
-        todo!()
+        self.write(journal, |tx, journal| {
+            Box::pin(async move {
+                let values = [
+                    journal.active_x509_authority_id.as_str().into(),
+                    journal.data.to_vec().into(),
+                    journal.expires_at.as_second().into(),
+                ];
+                if let Some(id) = journal.id {
+                    let text = "UPDATE ca_journals SET active_x509_authority_id = ?, data = ?, \
+                                expires_at = ? WHERE number = ?";
+                    let update = Statement::built(text.to_owned(), values.to_vec()).bind(id.0);
+                    if tx.execute(update).await? == 1 {
+                        return Ok(id);
+                    }
+                }
+                let table = "ca_journals (active_x509_authority_id, data, expires_at)";
+                let rows = vec![values.to_vec()];
+                let numbers = tx.insert_numbered(table, "(?, ?, ?)", rows).await?;
+                Ok(CaJournalId(numbers[0]))
+            })
+        })
+        .await
     }
 
     /// Deletes journals whose last authority ended before `expired_before`; returns how many.
@@ -58,7 +97,21 @@ impl Store {
     /// # Errors
     /// `Unavailable`, `Conflict`, `Corrupt`.
     pub async fn prune_ca_journals(&self, expired_before: Timestamp) -> Result<u64, StoreError> {
-        let _ = expired_before;
-        todo!()
+        self.write(expired_before, |tx, before| {
+            Box::pin(async move {
+                let delete = Statement::new("DELETE FROM ca_journals WHERE expires_at < ?");
+                tx.execute(delete.bind(before.as_second())).await
+            })
+        })
+        .await
     }
+}
+
+fn journal(row: &Row) -> Result<CaJournal, StoreError> {
+    Ok(CaJournal {
+        id: Some(CaJournalId(row.integer(0)?)),
+        active_x509_authority_id: row.text(1)?.to_owned(),
+        data: Bytes::copy_from_slice(row.blob(2)?),
+        expires_at: row.timestamp(3)?,
+    })
 }

@@ -1,12 +1,16 @@
 //! The log of changes, by which every server learns what any server changed.
 //!
-//! Each change has a revision. Revisions are given in the order of commits: whoever has seen one
-//! has seen all before it.
+//! Each change has a revision. Revisions are given in the order of commits, since whoever gives
+//! them holds the counter's row until its commit: who has seen one has seen all before it.
+
+use std::collections::HashSet;
 
 use jiff::Timestamp;
 use spire_core::entry::EntryId;
 use spire_core::id::{SpiffeId, TrustDomain};
 
+use super::database::{Connection, Row};
+use super::sql::{Statement, in_pieces};
 use super::{Store, StoreError};
 
 /// A place in the log; 0 is before the first change.
@@ -35,9 +39,12 @@ pub enum Changes {
         /// Where to go on.
         last: Revision,
     },
-    /// The log no longer reaches back so far: read everything anew.
+    /// The log does not reach back so far, or is that of an older copy: read everything anew.
     Pruned,
 }
+
+/// How many changes are forgotten in one transaction.
+const PRUNED_AT_ONCE: u32 = 5000;
 
 impl Store {
     /// At most `limit` changes after `revision`.
@@ -49,8 +56,10 @@ impl Store {
         revision: Revision,
         limit: u32,
     ) -> Result<Changes, StoreError> {
-        let _ = (revision, limit);
-        todo!()
+        self.read((revision, limit), |connection, &(revision, limit)| {
+            Box::pin(since(connection, revision, limit))
+        })
+        .await
     }
 
     /// The revision of the last change in the database.
@@ -58,7 +67,7 @@ impl Store {
     /// # Errors
     /// `Unavailable`.
     pub async fn latest_revision(&self) -> Result<Revision, StoreError> {
-        todo!()
+        self.read((), |connection, ()| Box::pin(latest(connection))).await
     }
 
     /// Forgets changes made before `before`; returns how many.
@@ -66,7 +75,107 @@ impl Store {
     /// # Errors
     /// `Unavailable`, `Conflict`.
     pub async fn prune_changes(&self, before: Timestamp) -> Result<u64, StoreError> {
-        let _ = before;
-        todo!()
+        let mut pruned = 0;
+        loop {
+            let count = self
+                .write(before, |tx, before| {
+                    Box::pin(async move {
+                        let last = tx.reader().fetch_number(oldest_before(*before)).await?;
+                        if last == 0 {
+                            return Ok(0);
+                        }
+                        let delete = Statement::new("DELETE FROM changes WHERE revision <= ?");
+                        let count = tx.execute(delete.bind(last)).await?;
+                        let note = Statement::new("UPDATE change_head SET pruned = ?");
+                        tx.execute(note.bind(last)).await?;
+                        Ok(count)
+                    })
+                })
+                .await?;
+            pruned += count;
+            if count < u64::from(PRUNED_AT_ONCE) {
+                return Ok(pruned);
+            }
+        }
+    }
+}
+
+/// The last of the oldest changes, if they were made before `before`; 0 if none was.
+fn oldest_before(before: Timestamp) -> Statement {
+    let text = "SELECT COALESCE(MAX(revision), 0) FROM \
+                (SELECT revision, changed_at FROM changes ORDER BY revision LIMIT ?) oldest \
+                WHERE changed_at < ?";
+    Statement::new(text).bind(PRUNED_AT_ONCE).bind(before.as_second())
+}
+
+/// The revision of the last change.
+pub(super) async fn latest(connection: &mut Connection) -> Result<Revision, StoreError> {
+    let read = Statement::new("SELECT revision FROM change_head");
+    revision(connection.fetch_number(read).await?)
+}
+
+/// Appends `changes`, each once, and returns the revision of the last. The transaction holds the
+/// counter from here to its end.
+pub(super) async fn append(
+    connection: &mut Connection,
+    mut changes: Vec<Change>,
+    now: Timestamp,
+) -> Result<Revision, StoreError> {
+    let mut seen = HashSet::new();
+    changes.retain(|change| seen.insert(change.clone()));
+    let count = changes.len() as i64;
+    let advance = Statement::new("UPDATE change_head SET revision = revision + ?").bind(count);
+    connection.execute(advance).await?;
+    let last = latest(connection).await?;
+    let first = last.0 as i64 + 1 - count;
+    let row = |(number, change): (i64, &Change)| {
+        let (kind, name) = match change {
+            Change::Entry(id) => (1_i64, id.as_str()),
+            Change::Node(id) => (2, id.as_str()),
+            Change::Bundle(trust_domain) => (3, trust_domain.as_str()),
+        };
+        vec![number.into(), kind.into(), name.into(), now.as_second().into()]
+    };
+    let rows = (first..).zip(&changes).map(row).collect();
+    let head = "INSERT INTO changes (revision, kind, name, changed_at) VALUES ";
+    for (statement, _) in in_pieces(head, "(?, ?, ?, ?)", ", ", rows) {
+        connection.execute(statement).await?;
+    }
+    Ok(last)
+}
+
+async fn since(
+    connection: &mut Connection,
+    after: Revision,
+    limit: u32,
+) -> Result<Changes, StoreError> {
+    let text = "SELECT revision, kind, name FROM changes WHERE revision > ? ORDER BY revision \
+                LIMIT ?";
+    let read = Statement::new(text).bind(after.0 as i64).bind(limit);
+    let rows = connection.fetch(read).await?;
+    // Read after the changes: what is pruned in between shows.
+    let head = Statement::new("SELECT revision, pruned FROM change_head");
+    let head = connection.fetch_first(head).await?;
+    let head = head.ok_or_else(|| StoreError::Corrupt("the table change_head is empty".into()))?;
+    if after < revision(head.integer(1)?)? || revision(head.integer(0)?)? < after {
+        return Ok(Changes::Pruned);
+    }
+    let last = rows.last().map_or(Ok(after), |row| revision(row.integer(0)?))?;
+    Ok(Changes::Since { changes: rows.iter().map(change).collect::<Result<_, _>>()?, last })
+}
+
+fn revision(number: i64) -> Result<Revision, StoreError> {
+    let number = u64::try_from(number);
+    number.map(Revision).map_err(|_| StoreError::Corrupt("a revision is negative".into()))
+}
+
+fn change(row: &Row) -> Result<Change, StoreError> {
+    let (kind, name) = (row.integer(1)?, row.text(2)?);
+    let corrupt = || StoreError::Corrupt(format!("change {kind} {name:?} cannot be read"));
+    match kind {
+        1 => name.parse().map(Change::Entry).map_err(|_| corrupt()),
+        2 => name.parse().map(Change::Node).map_err(|_| corrupt()),
+        3 => name.parse().map(Change::Bundle).map_err(|_| corrupt()),
+        _ => Err(corrupt()),
     }
 }

@@ -1,4 +1,6 @@
-//! Registration entries.
+//! Registration entries: what is created, changed, deleted and found.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use futures::Stream;
 use jiff::Timestamp;
@@ -6,7 +8,12 @@ use spire_core::entry::{Entry, EntryId, EntryUpdate};
 use spire_core::id::{SpiffeId, TrustDomain};
 use spire_core::selector::Selector;
 
-use super::{Listed, Page, SetMatch, Store, StoreError};
+use super::database::Connection;
+use super::entry_rows::{self, COLUMNS, FEDERATIONS, Kept, SELECTORS};
+use super::packing::{Fingerprint, of_selector};
+use super::sql::{Selection, Statement, look_up};
+use super::writer::Transaction;
+use super::{BATCH, Change, Listed, Page, SetMatch, Store, StoreError};
 
 /// What became of one entry of a creation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,8 +43,8 @@ pub struct EntryFilter {
 
 impl Store {
     /// Stores `entries` in one transaction and says for each, in order, what became of it. Their
-    /// `revision_number` is stored as 0 and their times in whole seconds. One that is refused does
-    /// not keep the others out.
+    /// `revision_number` is stored as 0, their times in whole seconds and each DNS name once. One
+    /// that is refused does not keep the others out.
     ///
     /// # Errors
     /// Each item: `AlreadyExists` where its id is taken, `Invalid` where it federates with a
@@ -46,8 +53,7 @@ impl Store {
         &self,
         entries: Vec<Entry>,
     ) -> Result<Vec<Result<CreatedEntry, StoreError>>, StoreError> {
-        let _ = entries;
-        todo!()
+        self.write(entries, |tx, entries| Box::pin(create(tx, entries))).await
     }
 
     /// Changes entries in one transaction and returns each, in order, as it is then. Their
@@ -61,17 +67,34 @@ impl Store {
         &self,
         updates: Vec<EntryUpdate>,
     ) -> Result<Vec<Result<Entry, StoreError>>, StoreError> {
-        let _ = updates;
-        todo!()
+        self.write(updates, |tx, updates| {
+            Box::pin(async move {
+                let mut updated = Vec::with_capacity(updates.len());
+                for update in updates {
+                    match update_one(tx, update).await {
+                        Err(error) if !error.is_verdict() => return Err(error),
+                        outcome => updated.push(outcome),
+                    }
+                }
+                Ok(updated)
+            })
+        })
+        .await
     }
 
-    /// Deletes entries in one transaction and returns those that were there.
+    /// Deletes entries in one transaction and returns the ids of those that were there.
     ///
     /// # Errors
     /// As for [`Store::create_entries`].
     pub async fn delete_entries(&self, ids: Vec<EntryId>) -> Result<Vec<EntryId>, StoreError> {
-        let _ = ids;
-        todo!()
+        self.write(ids, |tx, ids| {
+            Box::pin(async move {
+                let kept = by_ids(tx.reader(), ids).await?;
+                delete(tx, &kept).await?;
+                Ok(kept.into_iter().map(|kept| kept.entry.id).collect())
+            })
+        })
+        .await
     }
 
     /// The entry with this id.
@@ -79,8 +102,7 @@ impl Store {
     /// # Errors
     /// `Unavailable`, `Corrupt`.
     pub async fn entry(&self, id: &EntryId) -> Result<Option<Entry>, StoreError> {
-        let _ = id;
-        todo!()
+        Ok(self.entries(std::slice::from_ref(id)).await?.pop())
     }
 
     /// The entries with these ids, in no particular order; unknown ids are left out.
@@ -88,8 +110,8 @@ impl Store {
     /// # Errors
     /// `Unavailable`, `Corrupt`.
     pub async fn entries(&self, ids: &[EntryId]) -> Result<Vec<Entry>, StoreError> {
-        let _ = ids;
-        todo!()
+        let kept = self.read(ids.to_vec(), |connection, ids| Box::pin(by_ids(connection, ids)));
+        Ok(kept.await?.into_iter().map(|kept| kept.entry).collect())
     }
 
     /// A page of the entries that pass `filter`.
@@ -101,8 +123,11 @@ impl Store {
         filter: &EntryFilter,
         page: Page,
     ) -> Result<Listed<Entry>, StoreError> {
-        let _ = (filter, page);
-        todo!()
+        let kept = self.read((filter.clone(), page), |connection, (filter, page)| {
+            Box::pin(list(connection, filter, *page))
+        });
+        let listed = Listed::of_page(kept.await?, page, |kept| kept.number);
+        Ok(listed.map(|kept| kept.entry))
     }
 
     /// How many entries pass `filter`.
@@ -110,14 +135,22 @@ impl Store {
     /// # Errors
     /// `Unavailable`.
     pub async fn count_entries(&self, filter: &EntryFilter) -> Result<u64, StoreError> {
-        let _ = filter;
-        todo!()
+        self.read(filter.clone(), |connection, filter| Box::pin(count(connection, filter))).await
     }
 
     /// All entries in batches. Not one moment's view: who needs one asks for
     /// [`Store::latest_revision`] before and applies the changes since then after.
     pub fn every_entry(&self) -> impl Stream<Item = Result<Vec<Entry>, StoreError>> + Send + use<> {
-        futures::stream::empty()
+        let store = self.clone();
+        let first = Some(Page { after: None, limit: Some(BATCH) });
+        futures::stream::try_unfold(first, move |page| {
+            let store = store.clone();
+            async move {
+                let Some(page) = page else { return Ok(None) };
+                let listed = store.list_entries(&EntryFilter::default(), page).await?;
+                Ok(Some((listed.items, listed.next.map(|next| Page { after: Some(next), ..page }))))
+            }
+        })
     }
 
     /// Deletes entries that expired before `now`, at most `limit` of them, and returns them.
@@ -129,7 +162,215 @@ impl Store {
         now: Timestamp,
         limit: u32,
     ) -> Result<Vec<Entry>, StoreError> {
-        let _ = (now, limit);
-        todo!()
+        self.write((now, limit), |tx, (now, limit)| {
+            Box::pin(async move {
+                let text = format!(
+                    "SELECT {COLUMNS} FROM entries r WHERE r.expires_at <> 0 AND r.expires_at < ? \
+                     ORDER BY r.expires_at LIMIT ?"
+                );
+                let expired = Statement::built(text, Vec::new()).bind(now.as_second()).bind(*limit);
+                let expired = fetch(tx.reader(), expired).await?;
+                delete(tx, &expired).await?;
+                Ok(expired.into_iter().map(|kept| kept.entry).collect())
+            })
+        })
+        .await
     }
+}
+
+/// See [`Store::create_entries`].
+pub(super) async fn create(
+    tx: &mut Transaction,
+    entries: &[Entry],
+) -> Result<Vec<Result<CreatedEntry, StoreError>>, StoreError> {
+    let identities: Vec<_> = entries.iter().map(entry_rows::identity).collect();
+    let mut similar = similar(tx.reader(), &identities).await?;
+    let ids = entries.iter().map(|entry| entry.id.as_str().into()).collect();
+    let mut taken = HashSet::new();
+    for statement in look_up("SELECT entry_id FROM entries WHERE entry_id IN", ids, "") {
+        for row in tx.reader().fetch(statement).await? {
+            taken.insert(row.text(0)?.to_owned());
+        }
+    }
+    let domains = entries.iter().flat_map(|entry| &entry.federates_with);
+    let unknown = unknown_domains(tx.reader(), domains).await?;
+
+    let mut created = Vec::with_capacity(entries.len());
+    let mut rows = Vec::with_capacity(entries.len());
+    for (entry, identity) in entries.iter().zip(identities) {
+        created.push(if let Some(similar) = similar.get(&identity) {
+            Ok(CreatedEntry::Similar(similar.clone()))
+        } else if !taken.insert(entry.id.as_str().to_owned()) {
+            Err(id_is_taken(&entry.id))
+        } else if let Some(domain) = entry.federates_with.intersection(&unknown).next() {
+            Err(no_such_bundle(domain))
+        } else {
+            let entry = entry_rows::as_created(entry);
+            rows.push(entry_rows::values(&entry, identity));
+            similar.insert(identity, entry.clone());
+            Ok(CreatedEntry::Stored(entry))
+        });
+    }
+    let numbers = tx.insert_numbered(&entry_rows::table(), &entry_rows::marks(), rows).await?;
+    let stored = created.iter().filter_map(|created| match created {
+        Ok(CreatedEntry::Stored(entry)) => Some(entry),
+        _ => None,
+    });
+    let stored: Vec<(i64, &Entry)> = numbers.into_iter().zip(stored).collect();
+    entry_rows::link(tx, &stored).await?;
+    for (_, entry) in stored {
+        tx.note(Change::Entry(entry.id.clone()));
+    }
+    Ok(created)
+}
+
+/// The oldest entry for each of the `identities` that exist.
+async fn similar(
+    connection: &mut Connection,
+    identities: &[Fingerprint],
+) -> Result<HashMap<Fingerprint, Entry>, StoreError> {
+    let wanted = identities.iter().map(|&identity| identity.into()).collect();
+    let head = format!("SELECT {COLUMNS} FROM entries r WHERE r.identity IN");
+    let mut found = HashMap::new();
+    for statement in look_up(&head, wanted, "ORDER BY r.number") {
+        for kept in fetch(connection, statement).await? {
+            found.entry(entry_rows::identity(&kept.entry)).or_insert(kept.entry);
+        }
+    }
+    Ok(found)
+}
+
+/// Those of `domains` whose bundle is not stored.
+async fn unknown_domains<'d>(
+    connection: &mut Connection,
+    domains: impl Iterator<Item = &'d TrustDomain>,
+) -> Result<BTreeSet<TrustDomain>, StoreError> {
+    let mut unknown: BTreeSet<TrustDomain> = domains.cloned().collect();
+    let names = unknown.iter().map(|domain| domain.as_str().into()).collect();
+    for statement in look_up("SELECT trust_domain FROM bundles WHERE trust_domain IN", names, "") {
+        for row in connection.fetch(statement).await? {
+            let name = row.text(0)?;
+            unknown.retain(|domain| domain.as_str() != name);
+        }
+    }
+    Ok(unknown)
+}
+
+fn id_is_taken(id: &EntryId) -> StoreError {
+    StoreError::AlreadyExists(format!("an entry with ID {id} already exists"))
+}
+
+fn no_such_bundle(domain: &TrustDomain) -> StoreError {
+    StoreError::Invalid(format!("unable to find federated bundle \"{domain}\""))
+}
+
+async fn update_one(tx: &mut Transaction, update: &EntryUpdate) -> Result<Entry, StoreError> {
+    let found = by_ids(tx.reader(), std::slice::from_ref(&update.id)).await?;
+    let Some(Kept { number, entry: before }) = found.into_iter().next() else {
+        return Err(StoreError::NotFound);
+    };
+    let after = entry_rows::as_updated(&before, update);
+    if after.store_svid && !after.selectors.are_of_one_kind() {
+        return Err(StoreError::Invalid(
+            "selector types must be the same when store SVID is enabled".into(),
+        ));
+    }
+    let unknown = unknown_domains(tx.reader(), after.federates_with.iter()).await?;
+    if let Some(domain) = unknown.first() {
+        return Err(no_such_bundle(domain));
+    }
+    store_update(tx, number, &before, &after).await?;
+    Ok(after)
+}
+
+/// Puts `after` in the place of `before`, which has this number.
+pub(super) async fn store_update(
+    tx: &mut Transaction,
+    number: i64,
+    before: &Entry,
+    after: &Entry,
+) -> Result<(), StoreError> {
+    let identity = entry_rows::identity(after);
+    let values = entry_rows::values(after, identity);
+    let update = Statement::built(entry_rows::update(), values).bind(number);
+    tx.execute(update).await?;
+    if before.selectors != after.selectors || before.federates_with != after.federates_with {
+        entry_rows::unlink(tx, &[(number, before)]).await?;
+        entry_rows::link(tx, &[(number, after)]).await?;
+    }
+    tx.note(Change::Entry(after.id.clone()));
+    Ok(())
+}
+
+/// Deletes entries with all that belongs to them.
+pub(super) async fn delete(tx: &mut Transaction, entries: &[Kept]) -> Result<(), StoreError> {
+    let numbers = entries.iter().map(|kept| kept.number.into()).collect();
+    for statement in look_up("DELETE FROM entries WHERE number IN", numbers, "") {
+        tx.execute(statement).await?;
+    }
+    let linked: Vec<_> = entries.iter().map(|kept| (kept.number, &kept.entry)).collect();
+    entry_rows::unlink(tx, &linked).await?;
+    for kept in entries {
+        tx.note(Change::Entry(kept.entry.id.clone()));
+    }
+    Ok(())
+}
+
+async fn by_ids(connection: &mut Connection, ids: &[EntryId]) -> Result<Vec<Kept>, StoreError> {
+    let ids = ids.iter().map(|id| id.as_str().into()).collect();
+    let head = format!("SELECT {COLUMNS} FROM entries r WHERE r.entry_id IN");
+    let mut found = Vec::new();
+    for statement in look_up(&head, ids, "") {
+        found.extend(fetch(connection, statement).await?);
+    }
+    Ok(found)
+}
+
+/// A page of entries, and one more where another page follows.
+pub(super) async fn list(
+    connection: &mut Connection,
+    filter: &EntryFilter,
+    page: Page,
+) -> Result<Vec<Kept>, StoreError> {
+    fetch(connection, select(filter, page).rows(COLUMNS)).await
+}
+
+/// See [`Store::count_entries`].
+pub(super) async fn count(
+    connection: &mut Connection,
+    filter: &EntryFilter,
+) -> Result<u64, StoreError> {
+    let count = select(filter, Page::default()).count();
+    Ok(connection.fetch_number(count).await?.unsigned_abs())
+}
+
+async fn fetch(connection: &mut Connection, statement: Statement) -> Result<Vec<Kept>, StoreError> {
+    connection.fetch(statement).await?.iter().map(Kept::read).collect()
+}
+
+fn select(filter: &EntryFilter, page: Page) -> Selection {
+    let mut selection = Selection::new("entries", page);
+    if let Some(parent_id) = &filter.parent_id {
+        selection.filter("r.parent_id = ?", parent_id.as_str());
+    }
+    if let Some(spiffe_id) = &filter.spiffe_id {
+        selection.filter("r.spiffe_id = ?", spiffe_id.as_str());
+    }
+    if let Some(hint) = &filter.hint {
+        selection.filter("r.hint = ?", hint.as_str());
+        if !hint.is_empty() {
+            // The index holds only hints that are not empty.
+            selection.only("r.hint <> ''");
+        }
+    }
+    if filter.downstream {
+        selection.only("r.downstream = 1");
+    }
+    if let Some(wanted) = &filter.selectors {
+        selection.filter_set(&SELECTORS, wanted, |selector| of_selector(selector).into());
+    }
+    if let Some(wanted) = &filter.federates_with {
+        selection.filter_set(&FEDERATIONS, wanted, |domain| domain.as_str().into());
+    }
+    selection
 }

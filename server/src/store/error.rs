@@ -1,5 +1,9 @@
 //! How the store fails.
 
+use std::path::Path;
+
+use super::SettingsError;
+
 /// Why a call of the store did not do what was asked. In all cases nothing was changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
@@ -27,13 +31,26 @@ pub enum StoreError {
     Corrupt(String),
 }
 
+impl StoreError {
+    /// Whether it follows from the records and the request, so that trying again is of no use.
+    pub fn is_verdict(&self) -> bool {
+        match self {
+            Self::NotFound | Self::AlreadyExists(_) | Self::Refused(_) | Self::Invalid(_) => true,
+            Self::Conflict | Self::Unavailable(_) | Self::Corrupt(_) => false,
+        }
+    }
+}
+
 /// Why the store cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
+    /// A setting cannot be used.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
     /// The tables are SPIRE's; nothing was changed.
     #[error(
         "the database at {connection:?} holds tables of SPIRE and was left unchanged; copy it \
-         with: {command}"
+         with \"{command}\" and set connection_string to the copy"
     )]
     SpireTables {
         /// The connection string.
@@ -77,4 +94,14 @@ pub enum OpenError {
         /// What failed.
         reason: String,
     },
+}
+
+impl OpenError {
+    /// The refusal of SPIRE's tables in the file at `path`.
+    pub(super) fn spire_tables(connection: String, path: Option<&Path>) -> Self {
+        let from = path.unwrap_or(Path::new(":memory:")).display();
+        let command =
+            format!("spire-server datastore copy -from sqlite3:{from} -to sqlite3:{from}.copy");
+        Self::SpireTables { connection, command }
+    }
 }

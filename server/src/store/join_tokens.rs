@@ -1,13 +1,34 @@
 //! Join tokens: each admits one agent once.
 
+use std::fmt;
+
 use jiff::Timestamp;
 use spire_core::entry::Entry;
+use spire_core::id::SpiffeId;
 
-use super::{CreatedEntry, Store, StoreError, TokenUse};
+use super::packing::sha256;
+use super::sql::Statement;
+use super::writer::Transaction;
+use super::{CreatedEntry, Store, StoreError, entries};
 
 /// SHA-256 of an agent's public key (SubjectPublicKeyInfo, DER).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct KeyFingerprint(pub [u8; 32]);
+
+/// A join token and the key of the agent that offers it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct TokenUse {
+    /// The token, a secret until it is spent.
+    pub token: String,
+    /// The key in the agent's certificate request.
+    pub key: KeyFingerprint,
+}
+
+impl fmt::Debug for TokenUse {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("TokenUse").finish_non_exhaustive()
+    }
+}
 
 /// What a join token was good for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,7 +39,7 @@ pub enum Redemption {
     Again,
     /// It was spent for another key.
     Used,
-    /// It had expired; it is gone.
+    /// It had expired unused; it is gone.
     Expired,
     /// There is no such token.
     Unknown,
@@ -35,16 +56,34 @@ impl Store {
     /// Stores a token, and with it the entry that gives its agent an alias, in one transaction.
     ///
     /// # Errors
-    /// `AlreadyExists` where the token is known or the entry's id is; `Unavailable`, `Conflict`,
-    /// `Corrupt`.
+    /// `AlreadyExists` where the token is known or the entry's id is; `Invalid` as for
+    /// [`Store::create_entries`]; `Unavailable`, `Conflict`, `Corrupt`.
     pub async fn create_join_token(
         &self,
         token: String,
         expires_at: Timestamp,
         alias: Option<Entry>,
     ) -> Result<Option<CreatedEntry>, StoreError> {
-        let _ = (token, expires_at, alias);
-        todo!()
+        let alias: Vec<Entry> = alias.into_iter().collect();
+        self.write(
+            (sha256(token.as_bytes()), expires_at, alias),
+            |tx, (token, expires_at, alias)| {
+                Box::pin(async move {
+                    let find =
+                        Statement::new("SELECT 1 FROM join_tokens WHERE token = ?").bind(*token);
+                    if tx.reader().fetch_first(find).await?.is_some() {
+                        return Err(StoreError::AlreadyExists("join token already exists".into()));
+                    }
+                    let insert =
+                        Statement::new("INSERT INTO join_tokens (token, expires_at) VALUES (?, ?)");
+                    let created =
+                        entries::create(tx, alias).await?.into_iter().next().transpose()?;
+                    tx.execute(insert.bind(*token).bind(expires_at.as_second())).await?;
+                    Ok(created)
+                })
+            },
+        )
+        .await
     }
 
     /// Spends a token for the key of the agent that offers it. The same key may come again until
@@ -59,8 +98,7 @@ impl Store {
         offered: TokenUse,
         now: Timestamp,
     ) -> Result<Redemption, StoreError> {
-        let _ = (offered, now);
-        todo!()
+        self.write((offered, now), |tx, (offered, now)| Box::pin(redeem(tx, offered, *now))).await
     }
 
     /// Deletes tokens that expired before `now`, used or not, and returns how many.
@@ -68,7 +106,49 @@ impl Store {
     /// # Errors
     /// As for [`Store::redeem_join_token`].
     pub async fn prune_join_tokens(&self, now: Timestamp) -> Result<u64, StoreError> {
-        let _ = now;
-        todo!()
+        self.write(now, |tx, now| {
+            Box::pin(async move {
+                let delete = Statement::new("DELETE FROM join_tokens WHERE expires_at < ?");
+                tx.execute(delete.bind(now.as_second())).await
+            })
+        })
+        .await
     }
+}
+
+/// Spends a token for a key; the statement that spends it decides between several.
+pub(super) async fn redeem(
+    tx: &mut Transaction,
+    offered: &TokenUse,
+    now: Timestamp,
+) -> Result<Redemption, StoreError> {
+    let token = sha256(offered.token.as_bytes());
+    let find = Statement::new("SELECT expires_at, redeemed_by FROM join_tokens WHERE token = ?");
+    let Some(row) = tx.reader().fetch_first(find.bind(token)).await? else {
+        return Ok(Redemption::Unknown);
+    };
+    let expired = row.integer(0)? < now.as_second();
+    let redeemed_by = row.optional_blob(1)?;
+    if expired {
+        let used = redeemed_by.is_some();
+        tx.execute(Statement::new("DELETE FROM join_tokens WHERE token = ?").bind(token)).await?;
+        return Ok(if used { Redemption::Used } else { Redemption::Expired });
+    }
+    match redeemed_by {
+        Some(key) if key == offered.key.0 => return Ok(Redemption::Again),
+        Some(_) => return Ok(Redemption::Used),
+        None => {}
+    }
+    let spend = "UPDATE join_tokens SET redeemed_by = ? WHERE token = ? AND redeemed_by IS NULL";
+    let spent = tx.execute(Statement::new(spend).bind(offered.key.0).bind(token)).await?;
+    Ok(if spent == 1 { Redemption::Fresh } else { Redemption::Used })
+}
+
+/// Deletes the token by which `agent_id` came, so that it does not admit the agent once more.
+pub(super) async fn forget(tx: &mut Transaction, agent_id: &SpiffeId) -> Result<(), StoreError> {
+    if let Some(token) = agent_id.path().strip_prefix("/spire/agent/join_token/") {
+        let delete = Statement::new("DELETE FROM join_tokens WHERE token = ?");
+        tx.execute(delete.bind(sha256(token.as_bytes()))).await?;
+    }
+    Ok(())
 }

@@ -7,7 +7,21 @@ use jiff::Timestamp;
 use spire_core::id::SpiffeId;
 use spire_core::selector::Selector;
 
-use super::{KeyFingerprint, Listed, Page, Redemption, SetMatch, Store, StoreError};
+use super::database::{Connection, Row};
+use super::packing::{self, of_selector};
+use super::sql::{Links, Selection, Statement, Value, look_up};
+use super::writer::Transaction;
+use super::{
+    BATCH, Change, EntryFilter, Listed, Page, Redemption, SetMatch, SetRule, Store, StoreError,
+    TokenUse, entries, join_tokens,
+};
+
+/// What is selected from `nodes r`, in the order in which [`Kept::read`] reads it.
+const COLUMNS: &str = "r.number, r.agent_id, r.attestation_type, r.serial_number, r.expires_at, \
+    r.new_serial_number, r.new_expires_at, r.can_reattest, r.selectors, r.agent_version";
+
+const SELECTORS: Links =
+    Links { table: "node_selectors", member: "selector", count: "selector_count" };
 
 /// An agent as it is known here.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,21 +73,6 @@ pub struct Attestation {
     pub join_token: Option<TokenUse>,
 }
 
-/// A join token and the key of the agent that offers it.
-#[derive(Clone, PartialEq, Eq)]
-pub struct TokenUse {
-    /// The token, a secret until it is spent.
-    pub token: String,
-    /// The key in the agent's certificate request.
-    pub key: KeyFingerprint,
-}
-
-impl std::fmt::Debug for TokenUse {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("TokenUse").finish_non_exhaustive()
-    }
-}
-
 /// What became of an attestation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Recorded {
@@ -104,7 +103,8 @@ pub struct NodeFilter {
 
 impl Store {
     /// Records an attestation. Whether the agent may attest is decided in the same transaction,
-    /// so that of several that use the same evidence at once only one is stored.
+    /// so that of several that use the same evidence at once only one is stored. The attestor of
+    /// a known agent stays the one of its first attestation. Times are kept in whole seconds.
     ///
     /// # Errors
     /// `Unavailable`, `Conflict`, `Corrupt`.
@@ -113,8 +113,10 @@ impl Store {
         attestation: Attestation,
         now: Timestamp,
     ) -> Result<Recorded, StoreError> {
-        let _ = (attestation, now);
-        todo!()
+        self.write((attestation, now), |tx, (attestation, now)| {
+            Box::pin(record(tx, attestation, *now))
+        })
+        .await
     }
 
     /// The node with this ID.
@@ -122,8 +124,7 @@ impl Store {
     /// # Errors
     /// `Unavailable`, `Corrupt`.
     pub async fn node(&self, agent_id: &SpiffeId) -> Result<Option<Node>, StoreError> {
-        let _ = agent_id;
-        todo!()
+        Ok(self.nodes(std::slice::from_ref(agent_id)).await?.pop())
     }
 
     /// The nodes with these IDs, in no particular order; unknown IDs are left out.
@@ -131,8 +132,9 @@ impl Store {
     /// # Errors
     /// `Unavailable`, `Corrupt`.
     pub async fn nodes(&self, agent_ids: &[SpiffeId]) -> Result<Vec<Node>, StoreError> {
-        let _ = agent_ids;
-        todo!()
+        let ids = agent_ids.to_vec();
+        let kept = self.read(ids, |connection, ids| Box::pin(by_ids(connection, ids))).await?;
+        Ok(kept.into_iter().map(|kept| kept.node).collect())
     }
 
     /// A page of the nodes that pass `filter`.
@@ -144,8 +146,9 @@ impl Store {
         filter: &NodeFilter,
         page: Page,
     ) -> Result<Listed<Node>, StoreError> {
-        let _ = (filter, page);
-        todo!()
+        let rows = select(filter, page).rows(COLUMNS);
+        let kept = self.read(rows, |connection, rows| Box::pin(fetch(connection, rows.clone())));
+        Ok(Listed::of_page(kept.await?, page, |kept| kept.number).map(|kept| kept.node))
     }
 
     /// How many nodes pass `filter`.
@@ -153,13 +156,24 @@ impl Store {
     /// # Errors
     /// `Unavailable`.
     pub async fn count_nodes(&self, filter: &NodeFilter) -> Result<u64, StoreError> {
-        let _ = filter;
-        todo!()
+        let count = select(filter, Page::default()).count();
+        let count =
+            self.read(count, |connection, count| Box::pin(connection.fetch_number(count.clone())));
+        Ok(count.await?.unsigned_abs())
     }
 
     /// All nodes in batches; see [`Store::every_entry`].
     pub fn every_node(&self) -> impl Stream<Item = Result<Vec<Node>, StoreError>> + Send + use<> {
-        futures::stream::empty()
+        let store = self.clone();
+        let first = Some(Page { after: None, limit: Some(BATCH) });
+        futures::stream::try_unfold(first, move |page| {
+            let store = store.clone();
+            async move {
+                let Some(page) = page else { return Ok(None) };
+                let listed = store.list_nodes(&NodeFilter::default(), page).await?;
+                Ok(Some((listed.items, listed.next.map(|next| Page { after: Some(next), ..page }))))
+            }
+        })
     }
 
     /// Bans an agent: it keeps its row and has no serial number, so that nothing it holds counts
@@ -168,8 +182,12 @@ impl Store {
     /// # Errors
     /// `NotFound`, and as for [`Store::record_attestation`].
     pub async fn ban_node(&self, agent_id: SpiffeId) -> Result<(), StoreError> {
-        let _ = agent_id;
-        todo!()
+        self.write(agent_id, |tx, agent_id| {
+            let text = "UPDATE nodes SET serial_number = '', new_serial_number = '', \
+                        new_expires_at = NULL WHERE agent_id = ?";
+            Box::pin(change(tx, agent_id, Statement::new(text).bind(agent_id.as_str())))
+        })
+        .await
     }
 
     /// Forgets an agent, so that it may attest anew (eviction). With an agent that came by join
@@ -178,8 +196,14 @@ impl Store {
     /// # Errors
     /// `NotFound`, and as for [`Store::record_attestation`].
     pub async fn delete_node(&self, agent_id: SpiffeId) -> Result<Node, StoreError> {
-        let _ = agent_id;
-        todo!()
+        self.write(agent_id, |tx, agent_id| {
+            Box::pin(async move {
+                let kept = require(tx, agent_id).await?;
+                delete(tx, &kept).await?;
+                Ok(kept.node)
+            })
+        })
+        .await
     }
 
     /// Notes the SVID that an agent was given on renewal; it counts beside the present one until
@@ -193,8 +217,24 @@ impl Store {
         new_serial: String,
         new_expires_at: Timestamp,
     ) -> Result<Node, StoreError> {
-        let _ = (agent_id, new_serial, new_expires_at);
-        todo!()
+        let renewal = (agent_id, new_serial, new_expires_at);
+        self.write(renewal, |tx, (agent_id, new_serial, new_expires_at)| {
+            Box::pin(async move {
+                let kept = require(tx, agent_id).await?;
+                let text = "UPDATE nodes SET new_serial_number = ?, new_expires_at = ? \
+                            WHERE agent_id = ? AND serial_number <> ''";
+                let update = Statement::new(text)
+                    .bind(new_serial.as_str())
+                    .bind(new_expires_at.as_second())
+                    .bind(agent_id.as_str());
+                if kept.node.is_banned() || tx.execute(update).await? == 0 {
+                    return Err(StoreError::Refused("agent is banned".into()));
+                }
+                tx.note(Change::Node(agent_id.clone()));
+                Ok(require(tx, agent_id).await?.node)
+            })
+        })
+        .await
     }
 
     /// Makes the pending serial number the present one, if it is `serial`. Returns the node as it
@@ -207,8 +247,24 @@ impl Store {
         agent_id: SpiffeId,
         serial: String,
     ) -> Result<Node, StoreError> {
-        let _ = (agent_id, serial);
-        todo!()
+        self.write((agent_id, serial), |tx, (agent_id, serial)| {
+            Box::pin(async move {
+                let text = "UPDATE nodes SET serial_number = new_serial_number, \
+                            expires_at = new_expires_at, new_serial_number = '', \
+                            new_expires_at = NULL WHERE agent_id = ? AND new_serial_number = ? \
+                            AND new_serial_number <> '' AND new_expires_at IS NOT NULL";
+                let kept = require(tx, agent_id).await?;
+                if kept.node.new_serial != *serial || serial.is_empty() {
+                    return Ok(kept.node);
+                }
+                let update = Statement::new(text).bind(agent_id.as_str()).bind(serial.as_str());
+                if tx.execute(update).await? == 1 {
+                    tx.note(Change::Node(agent_id.clone()));
+                }
+                Ok(require(tx, agent_id).await?.node)
+            })
+        })
+        .await
     }
 
     /// Notes the version that an agent told.
@@ -220,8 +276,19 @@ impl Store {
         agent_id: SpiffeId,
         version: String,
     ) -> Result<(), StoreError> {
-        let _ = (agent_id, version);
-        todo!()
+        self.write((agent_id, version), |tx, (agent_id, version)| {
+            Box::pin(async move {
+                if require(tx, agent_id).await?.node.agent_version == *version {
+                    return Ok(());
+                }
+                let update =
+                    Statement::new("UPDATE nodes SET agent_version = ? WHERE agent_id = ?")
+                        .bind(version.as_str())
+                        .bind(agent_id.as_str());
+                change(tx, agent_id, update).await
+            })
+        })
+        .await
     }
 
     /// Deletes nodes whose SVID ended before `expired_before`, at most `limit`, as
@@ -236,7 +303,247 @@ impl Store {
         include_non_reattestable: bool,
         limit: u32,
     ) -> Result<Vec<SpiffeId>, StoreError> {
-        let _ = (expired_before, include_non_reattestable, limit);
-        todo!()
+        let filter = NodeFilter {
+            banned: Some(false),
+            can_reattest: if include_non_reattestable { None } else { Some(true) },
+            expires_before: Some(expired_before),
+            ..NodeFilter::default()
+        };
+        self.write((filter, limit), |tx, (filter, limit)| {
+            Box::pin(async move {
+                let page = Page { after: None, limit: Some(*limit) };
+                let mut expired = fetch(tx.reader(), select(filter, page).rows(COLUMNS)).await?;
+                expired.truncate(*limit as usize);
+                for kept in &expired {
+                    delete(tx, kept).await?;
+                }
+                Ok(expired.into_iter().map(|kept| kept.node.agent_id).collect())
+            })
+        })
+        .await
     }
+}
+
+/// A node and its row's number.
+struct Kept {
+    number: i64,
+    node: Node,
+}
+
+impl Kept {
+    /// Reads a row of [`COLUMNS`].
+    fn read(row: &Row) -> Result<Self, StoreError> {
+        let agent_id = row.text(1)?;
+        let corrupt = |_| StoreError::Corrupt(format!("node {agent_id:?} has no SPIFFE ID"));
+        let new_expires_at = match row.optional_integer(6)? {
+            None => None,
+            Some(_) => Some(row.timestamp(6)?),
+        };
+        let node = Node {
+            agent_id: agent_id.parse().map_err(corrupt)?,
+            attestation_type: row.text(2)?.to_owned(),
+            serial: row.text(3)?.to_owned(),
+            expires_at: row.timestamp(4)?,
+            new_serial: row.text(5)?.to_owned(),
+            new_expires_at,
+            can_reattest: row.truth(7)?,
+            selectors: packing::unpack(row.blob(8)?)?,
+            agent_version: row.text(9)?.to_owned(),
+        };
+        Ok(Self { number: row.integer(0)?, node })
+    }
+}
+
+/// See [`Store::record_attestation`]. What admits an agent is asked for before anything is
+/// written, and the row's unique ID decides between servers.
+async fn record(
+    tx: &mut Transaction,
+    attestation: &Attestation,
+    now: Timestamp,
+) -> Result<Recorded, StoreError> {
+    let ids = std::slice::from_ref(&attestation.agent_id);
+    let known = by_ids(tx.reader(), ids).await?.into_iter().next();
+    if known.as_ref().is_some_and(|known| known.node.is_banned()) {
+        return Ok(Recorded::Banned);
+    }
+    if let Some(offered) = &attestation.join_token {
+        let redemption = join_tokens::redeem(tx, offered, now).await?;
+        if !redemption.admits() {
+            return Ok(Recorded::Token(redemption));
+        }
+    } else if known.is_some() && !attestation.can_reattest {
+        return Ok(Recorded::AlreadyUsed);
+    }
+    tx.note(Change::Node(attestation.agent_id.clone()));
+    match known {
+        Some(known) => attest_again(tx, known, attestation).await,
+        None => attest_first(tx, attestation).await,
+    }
+}
+
+async fn attest_first(
+    tx: &mut Transaction,
+    attestation: &Attestation,
+) -> Result<Recorded, StoreError> {
+    let values = vec![
+        attestation.agent_id.as_str().into(),
+        attestation.attestation_type.as_str().into(),
+        attestation.serial.as_str().into(),
+        attestation.expires_at.as_second().into(),
+        "".into(),
+        Value::Null,
+        attestation.can_reattest.into(),
+        packing::pack(attestation.selectors.iter()).into(),
+        (attestation.selectors.len() as i64).into(),
+        "".into(),
+    ];
+    let table = "nodes (agent_id, attestation_type, serial_number, expires_at, new_serial_number, \
+                 new_expires_at, can_reattest, selectors, selector_count, agent_version)";
+    let marks = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+    let numbers = tx.insert_numbered(table, marks, vec![values]).await?;
+    link(tx, numbers[0], &attestation.selectors).await?;
+    let node = Node {
+        agent_id: attestation.agent_id.clone(),
+        attestation_type: attestation.attestation_type.clone(),
+        serial: attestation.serial.clone(),
+        expires_at: attestation.expires_at,
+        new_serial: String::new(),
+        new_expires_at: None,
+        can_reattest: attestation.can_reattest,
+        selectors: attestation.selectors.clone(),
+        agent_version: String::new(),
+    };
+    Ok(Recorded::Stored(node))
+}
+
+async fn attest_again(
+    tx: &mut Transaction,
+    known: Kept,
+    attestation: &Attestation,
+) -> Result<Recorded, StoreError> {
+    let text = "UPDATE nodes SET serial_number = ?, expires_at = ?, new_serial_number = '', \
+                new_expires_at = NULL, can_reattest = ?, selectors = ?, selector_count = ? \
+                WHERE number = ?";
+    let update = Statement::new(text)
+        .bind(attestation.serial.as_str())
+        .bind(attestation.expires_at.as_second())
+        .bind(attestation.can_reattest)
+        .bind(packing::pack(attestation.selectors.iter()))
+        .bind(attestation.selectors.len() as i64)
+        .bind(known.number);
+    tx.execute(update).await?;
+    if known.node.selectors != attestation.selectors {
+        unlink(tx, known.number, &known.node.selectors).await?;
+        link(tx, known.number, &attestation.selectors).await?;
+    }
+    let node = Node {
+        serial: attestation.serial.clone(),
+        expires_at: attestation.expires_at,
+        new_serial: String::new(),
+        new_expires_at: None,
+        can_reattest: attestation.can_reattest,
+        selectors: attestation.selectors.clone(),
+        ..known.node
+    };
+    Ok(Recorded::Stored(node))
+}
+
+/// Runs a statement that changes the row of `agent_id`.
+async fn change(
+    tx: &mut Transaction,
+    agent_id: &SpiffeId,
+    update: Statement,
+) -> Result<(), StoreError> {
+    if tx.execute(update).await? == 0 {
+        return Err(StoreError::NotFound);
+    }
+    tx.note(Change::Node(agent_id.clone()));
+    Ok(())
+}
+
+async fn delete(tx: &mut Transaction, kept: &Kept) -> Result<(), StoreError> {
+    tx.execute(Statement::new("DELETE FROM nodes WHERE number = ?").bind(kept.number)).await?;
+    unlink(tx, kept.number, &kept.node.selectors).await?;
+    tx.note(Change::Node(kept.node.agent_id.clone()));
+    if kept.node.attestation_type == "join_token" {
+        join_tokens::forget(tx, &kept.node.agent_id).await?;
+        delete_aliases(tx, &kept.node.agent_id).await?;
+    }
+    Ok(())
+}
+
+/// Deletes what `token generate -spiffeID` made: children of the agent that ask for its own ID,
+/// which no other entry does.
+async fn delete_aliases(tx: &mut Transaction, agent_id: &SpiffeId) -> Result<(), StoreError> {
+    let Ok(own_id) = Selector::new("spiffe_id", agent_id.as_str()) else { return Ok(()) };
+    let aliases = EntryFilter {
+        parent_id: Some(agent_id.clone()),
+        selectors: Some(SetMatch { members: [own_id].into(), rule: SetRule::Exact }),
+        ..EntryFilter::default()
+    };
+    let aliases = entries::list(tx.reader(), &aliases, Page::default()).await?;
+    entries::delete(tx, &aliases).await
+}
+
+async fn link(
+    tx: &mut Transaction,
+    number: i64,
+    selectors: &BTreeSet<Selector>,
+) -> Result<(), StoreError> {
+    let head = "INSERT INTO node_selectors (selector, owner) VALUES ";
+    tx.execute_all(head, "(?, ?)", ", ", links(number, selectors)).await
+}
+
+async fn unlink(
+    tx: &mut Transaction,
+    number: i64,
+    selectors: &BTreeSet<Selector>,
+) -> Result<(), StoreError> {
+    let head = "DELETE FROM node_selectors WHERE ";
+    tx.execute_all(head, "(selector = ? AND owner = ?)", " OR ", links(number, selectors)).await
+}
+
+fn links(number: i64, selectors: &BTreeSet<Selector>) -> Vec<Vec<Value>> {
+    selectors.iter().map(|selector| vec![of_selector(selector).into(), number.into()]).collect()
+}
+
+async fn require(tx: &mut Transaction, agent_id: &SpiffeId) -> Result<Kept, StoreError> {
+    let found = by_ids(tx.reader(), std::slice::from_ref(agent_id)).await?;
+    found.into_iter().next().ok_or(StoreError::NotFound)
+}
+
+async fn by_ids(connection: &mut Connection, ids: &[SpiffeId]) -> Result<Vec<Kept>, StoreError> {
+    let ids = ids.iter().map(|id| id.as_str().into()).collect();
+    let head = format!("SELECT {COLUMNS} FROM nodes r WHERE r.agent_id IN");
+    let mut found = Vec::new();
+    for statement in look_up(&head, ids, "") {
+        found.extend(fetch(connection, statement).await?);
+    }
+    Ok(found)
+}
+
+async fn fetch(connection: &mut Connection, statement: Statement) -> Result<Vec<Kept>, StoreError> {
+    connection.fetch(statement).await?.iter().map(Kept::read).collect()
+}
+
+fn select(filter: &NodeFilter, page: Page) -> Selection {
+    let mut selection = Selection::new("nodes", page);
+    if let Some(attestation_type) = &filter.attestation_type {
+        selection.filter("r.attestation_type = ?", attestation_type.as_str());
+    }
+    match filter.banned {
+        Some(true) => selection.only("r.serial_number = ''"),
+        Some(false) => selection.only("r.serial_number <> ''"),
+        None => {}
+    }
+    if let Some(can_reattest) = filter.can_reattest {
+        selection.filter("r.can_reattest = ?", can_reattest);
+    }
+    if let Some(time) = filter.expires_before {
+        selection.filter("r.expires_at < ?", time.as_second());
+    }
+    if let Some(wanted) = &filter.selectors {
+        selection.filter_set(&SELECTORS, wanted, |selector| of_selector(selector).into());
+    }
+    selection
 }

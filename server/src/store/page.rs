@@ -9,7 +9,7 @@ use std::str::FromStr;
 pub struct Page {
     /// Where the page before ended; `None` starts at the beginning.
     pub after: Option<PageToken>,
-    /// How many records at most; `None` means all.
+    /// How many records at most, not 0; `None` means all.
     pub limit: Option<u32>,
 }
 
@@ -44,6 +44,25 @@ pub struct Listed<T> {
     pub items: Vec<T>,
     /// Where the next page starts; `None` where nothing follows.
     pub next: Option<PageToken>,
+}
+
+impl<T> Listed<T> {
+    /// A page of `items`, of which one more was read than fits where another page follows.
+    pub(super) fn of_page(mut items: Vec<T>, page: Page, number: impl Fn(&T) -> i64) -> Self {
+        let mut next = None;
+        if let Some(limit) = page.limit.map(|limit| limit as usize)
+            && items.len() > limit
+        {
+            items.truncate(limit);
+            next = items.last().map(|last| PageToken(number(last)));
+        }
+        Self { items, next }
+    }
+
+    /// The same page of something else.
+    pub(super) fn map<U>(self, change: impl Fn(T) -> U) -> Listed<U> {
+        Listed { items: self.items.into_iter().map(change).collect(), next: self.next }
+    }
 }
 
 /// A filter on records that hold a set.

@@ -1,5 +1,7 @@
 //! Where the database is, as checked.
 
+use super::sqlite::Location;
+
 /// The kinds of database that `database_type` may name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DatabaseKind {
@@ -47,10 +49,34 @@ impl Settings {
             "sqlite3" => DatabaseKind::Sqlite,
             other => return Err(SettingsError::UnknownKind(other.to_owned())),
         };
-        if connection_string.trim().is_empty() {
+        let connection_string = connection_string.trim().to_owned();
+        if connection_string.is_empty() {
             return Err(SettingsError::NoConnectionString);
         }
-        let connection_string = connection_string.trim().to_owned();
-        Ok(Self { kind, connection_string, disable_migration: false })
+        let settings = Self { kind, connection_string, disable_migration: false };
+        settings.location()?;
+        Ok(settings)
+    }
+
+    /// Where the SQLite database is.
+    pub(super) fn location(&self) -> Result<Location, SettingsError> {
+        self.connection_string.parse().map_err(|reason| SettingsError::ConnectionString {
+            text: self.connection_string.clone(),
+            reason,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mistakes_are_named() {
+        assert!(Settings::new("sqlite3", "/data/datastore.sqlite3").is_ok());
+        let error = |kind, text| Settings::new(kind, text).unwrap_err().to_string();
+        assert_eq!(error("oracle", "x"), "unsupported database_type: oracle");
+        assert_eq!(error("sqlite3", " "), "connection_string must be set");
+        assert!(error("sqlite3", "https://example.org/x").contains("unsupported scheme"));
     }
 }

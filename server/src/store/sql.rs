@@ -1,0 +1,247 @@
+//! Statements as the record files write them, for any database.
+//!
+//! Parameters are `?`, each used once and in order, which every dialect can be derived from.
+//! Statements that take many rows come in few sizes, so that they stay prepared.
+
+use std::borrow::Cow;
+
+use super::page::{Page, SetMatch, SetRule};
+
+/// A value that goes into a row.
+#[derive(Debug, Clone)]
+pub(super) enum Value {
+    Null,
+    Integer(i64),
+    Text(String),
+    Blob(Vec<u8>),
+}
+
+impl From<i64> for Value {
+    fn from(number: i64) -> Self {
+        Self::Integer(number)
+    }
+}
+impl From<u32> for Value {
+    fn from(number: u32) -> Self {
+        Self::Integer(number.into())
+    }
+}
+impl From<bool> for Value {
+    fn from(truth: bool) -> Self {
+        Self::Integer(truth.into())
+    }
+}
+impl From<&str> for Value {
+    fn from(text: &str) -> Self {
+        Self::Text(text.to_owned())
+    }
+}
+impl From<String> for Value {
+    fn from(text: String) -> Self {
+        Self::Text(text)
+    }
+}
+impl From<Vec<u8>> for Value {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self::Blob(bytes)
+    }
+}
+impl<const N: usize> From<[u8; N]> for Value {
+    fn from(bytes: [u8; N]) -> Self {
+        Self::Blob(bytes.to_vec())
+    }
+}
+impl<T: Into<Value>> From<Option<T>> for Value {
+    fn from(value: Option<T>) -> Self {
+        value.map_or(Self::Null, Into::into)
+    }
+}
+
+/// A statement with its parameters.
+#[derive(Debug, Clone)]
+pub(super) struct Statement {
+    pub(super) text: Cow<'static, str>,
+    pub(super) arguments: Vec<Value>,
+}
+
+impl Statement {
+    pub(super) fn new(text: &'static str) -> Self {
+        Self { text: Cow::Borrowed(text), arguments: Vec::new() }
+    }
+
+    pub(super) fn built(text: String, arguments: Vec<Value>) -> Self {
+        Self { text: Cow::Owned(text), arguments }
+    }
+
+    /// Gives the next parameter.
+    pub(super) fn bind(mut self, value: impl Into<Value>) -> Self {
+        self.arguments.push(value.into());
+        self
+    }
+}
+
+/// Sizes of the pieces in which many rows are written.
+const PIECES: [usize; 3] = [64, 8, 1];
+
+/// `head item separator item …`, one item for each of `rows`, in pieces of fixed sizes. Each is
+/// returned with the number of its rows.
+pub(super) fn in_pieces(
+    head: &str,
+    item: &str,
+    separator: &str,
+    rows: Vec<Vec<Value>>,
+) -> Vec<(Statement, usize)> {
+    let mut rows = rows.into_iter();
+    let mut statements = Vec::new();
+    while rows.len() > 0 {
+        let fits = |size: &usize| *size <= rows.len();
+        let size = PIECES.into_iter().find(fits).unwrap_or(1);
+        let text = format!("{head}{item}{}", format!("{separator}{item}").repeat(size - 1));
+        let arguments = rows.by_ref().take(size).flatten().collect();
+        statements.push((Statement::built(text, arguments), size));
+    }
+    statements
+}
+
+/// `?, ?, …` for a list of `values`, whose last one is repeated up to a power of two.
+pub(super) fn list(mut values: Vec<Value>) -> (String, Vec<Value>) {
+    if let Some(last) = values.last().cloned() {
+        values.resize(values.len().next_power_of_two(), last);
+    }
+    (vec!["?"; values.len()].join(", "), values)
+}
+
+/// Most values that one statement looks up; longer lists are looked up in several.
+pub(super) const MAX_LIST: usize = 512;
+
+/// `head (values) tail` for every [`MAX_LIST`] of `values`.
+pub(super) fn look_up(head: &str, values: Vec<Value>, tail: &str) -> Vec<Statement> {
+    let statement = |values: &[Value]| {
+        let (marks, arguments) = list(values.to_vec());
+        Statement::built(format!("{head} ({marks}) {tail}"), arguments)
+    };
+    values.chunks(MAX_LIST).map(statement).collect()
+}
+
+/// A table that links the members of a record's set to the record.
+pub(super) struct Links {
+    /// Its name.
+    pub(super) table: &'static str,
+    /// The column with the member.
+    pub(super) member: &'static str,
+    /// The column of the record's table with the size of its set.
+    pub(super) count: &'static str,
+}
+
+/// A selection from one table under filters, in the order of creation.
+pub(super) struct Selection {
+    tables: String,
+    conditions: Vec<String>,
+    arguments: Vec<Value>,
+    /// The column that is walked: the record's number, or a link's copy of it.
+    order: String,
+    after: i64,
+    limit: Option<u32>,
+}
+
+impl Selection {
+    /// Of the records in `table` those that follow `page.after`.
+    pub(super) fn new(table: &str, page: Page) -> Self {
+        Self {
+            tables: format!("{table} r"),
+            conditions: Vec::new(),
+            arguments: Vec::new(),
+            order: "r.number".to_owned(),
+            after: page.after.map_or(0, |token| token.0),
+            // One more tells whether another page follows.
+            limit: page.limit.map(|limit| limit.saturating_add(1)),
+        }
+    }
+
+    /// Only records that fulfil `condition`, which has no parameter.
+    pub(super) fn only(&mut self, condition: &str) {
+        self.conditions.push(condition.to_owned());
+    }
+
+    /// Only records that fulfil `condition`, which has one parameter.
+    pub(super) fn filter(&mut self, condition: &str, value: impl Into<Value>) {
+        self.conditions.push(condition.to_owned());
+        self.arguments.push(value.into());
+    }
+
+    /// Only records whose set matches.
+    pub(super) fn filter_set<T>(
+        &mut self,
+        links: &Links,
+        wanted: &SetMatch<T>,
+        value: impl Fn(&T) -> Value,
+    ) {
+        let Links { table, member, count } = links;
+        let members: Vec<Value> = wanted.members.iter().map(value).collect();
+        let size = members.len();
+        let Some(first) = members.first().cloned() else { return self.only("1 = 0") };
+        let (marks, members) = list(members);
+        let found = format!(
+            "(SELECT COUNT(*) FROM {table} l WHERE l.{member} IN ({marks}) AND l.owner = r.number)"
+        );
+        match wanted.rule {
+            SetRule::Exact | SetRule::Superset => {
+                self.join(links, first);
+                if size > 1 {
+                    self.conditions.push(format!("{found} = {size}"));
+                    self.arguments.extend(members);
+                }
+                if wanted.rule == SetRule::Exact {
+                    self.conditions.push(format!("r.{count} = {size}"));
+                }
+            }
+            SetRule::Any if size == 1 => self.join(links, first),
+            SetRule::Any | SetRule::Subset => {
+                self.conditions.push(format!(
+                    "r.number IN (SELECT owner FROM {table} WHERE {member} IN ({marks}) \
+                     AND owner > ?)"
+                ));
+                self.arguments.extend(members.iter().cloned());
+                self.arguments.push(self.after.into());
+                if wanted.rule == SetRule::Subset {
+                    self.conditions.push(format!("{found} = r.{count}"));
+                    self.arguments.extend(members);
+                }
+            }
+        }
+    }
+
+    /// Walks the records that have `member` by their links, which keep the order of creation.
+    fn join(&mut self, links: &Links, member: Value) {
+        let name = format!("j{}", self.conditions.len());
+        self.tables.push_str(&format!(", {} {name}", links.table));
+        self.conditions.push(format!("{name}.owner = r.number AND {name}.{} = ?", links.member));
+        self.arguments.push(member);
+        self.order = format!("{name}.owner");
+    }
+
+    /// The statement that reads `columns`.
+    pub(super) fn rows(mut self, columns: &str) -> Statement {
+        if self.after > 0 {
+            self.conditions.push(format!("{} > ?", self.order));
+            self.arguments.push(self.after.into());
+        }
+        let limit = self.limit.map(|limit| format!(" LIMIT {limit}")).unwrap_or_default();
+        let text = format!("{} ORDER BY {}{limit}", self.text(columns), self.order);
+        Statement::built(text, self.arguments)
+    }
+
+    /// The statement that counts the records.
+    pub(super) fn count(self) -> Statement {
+        Statement::built(self.text("COUNT(*)"), self.arguments)
+    }
+
+    fn text(&self, columns: &str) -> String {
+        let conditions = if self.conditions.is_empty() {
+            String::new()
+        } else {
+            format!(" WHERE {}", self.conditions.join(" AND "))
+        };
+        format!("SELECT {columns} FROM {}{conditions}", self.tables)
+    }
+}

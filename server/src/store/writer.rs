@@ -1,0 +1,398 @@
+//! The one task that writes: writes that wait at the same time share a transaction.
+//!
+//! A write is acknowledged after the commit. Where one of several fails, the transaction is undone
+//! and each is done again in a transaction of its own, so that nobody pays for another's failure.
+
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use jiff::Timestamp;
+use sqlx::sqlite::SqliteConnectOptions;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+
+use super::changes::{Change, Revision, append};
+use super::database::Connection;
+use super::sql::{Statement, Value, in_pieces};
+use super::{Store, StoreError};
+
+/// How many writes may wait.
+pub(super) const QUEUE: usize = 1024;
+
+/// How many writes share a transaction at most.
+const BATCH: usize = 64;
+
+/// How long a write may wait before it is refused.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How often a write is tried again that lost against another writer.
+const TRIES: usize = 3;
+
+/// What a write does; it may be run more than once.
+pub(super) type Run<I, T> =
+    for<'t> fn(&'t mut Transaction, &'t I) -> BoxFuture<'t, Result<T, StoreError>>;
+
+/// The transaction that a write is part of.
+pub(super) struct Transaction {
+    connection: Connection,
+    changes: Vec<Change>,
+    /// Whether the write that runs has changed anything yet.
+    written: bool,
+}
+
+impl Transaction {
+    /// The connection, for what only reads.
+    pub(super) fn reader(&mut self) -> &mut Connection {
+        &mut self.connection
+    }
+
+    /// Notes what the transaction has changed, for the log.
+    pub(super) fn note(&mut self, change: Change) {
+        self.changes.push(change);
+    }
+
+    /// Runs a statement; returns how many rows it changed.
+    pub(super) async fn execute(&mut self, statement: Statement) -> Result<u64, StoreError> {
+        self.written = true;
+        self.connection.execute(statement).await
+    }
+
+    /// Runs a statement that takes many rows; see [`in_pieces`].
+    pub(super) async fn execute_all(
+        &mut self,
+        head: &str,
+        item: &str,
+        separator: &str,
+        rows: Vec<Vec<Value>>,
+    ) -> Result<(), StoreError> {
+        for (statement, _) in in_pieces(head, item, separator, rows) {
+            self.execute(statement).await?;
+        }
+        Ok(())
+    }
+
+    /// See [`Connection::insert_numbered`].
+    pub(super) async fn insert_numbered(
+        &mut self,
+        table_and_columns: &str,
+        item: &str,
+        rows: Vec<Vec<Value>>,
+    ) -> Result<Vec<i64>, StoreError> {
+        self.written = true;
+        self.connection.insert_numbered(table_and_columns, item, rows).await
+    }
+
+    async fn begin(&mut self) -> Result<(), StoreError> {
+        self.changes.clear();
+        self.connection.execute(Statement::new("BEGIN IMMEDIATE")).await.map(drop)
+    }
+
+    /// Appends to the log of changes, last of all, and commits.
+    async fn commit(&mut self) -> Result<Option<Revision>, StoreError> {
+        let mut revision = None;
+        if !self.changes.is_empty() {
+            let changes = std::mem::take(&mut self.changes);
+            revision = Some(append(&mut self.connection, changes, Timestamp::now()).await?);
+        }
+        self.connection.execute(Statement::new("COMMIT")).await?;
+        Ok(revision)
+    }
+
+    async fn roll_back(&mut self) -> Result<(), StoreError> {
+        self.connection.execute(Statement::new("ROLLBACK")).await.map(drop)
+    }
+}
+
+/// A write that waits.
+pub(super) trait Job: Send {
+    /// Does it as part of `transaction` and keeps the outcome.
+    fn run<'t>(&'t mut self, transaction: &'t mut Transaction) -> BoxFuture<'t, ()>;
+
+    /// The failure that it kept.
+    fn failure(&self) -> Option<&StoreError>;
+
+    /// When it began to wait.
+    fn since(&self) -> Instant;
+
+    /// Tells the caller the outcome that was kept.
+    fn finish(self: Box<Self>);
+
+    /// Tells the caller that nothing was done.
+    fn fail(self: Box<Self>, error: StoreError);
+}
+
+struct Write<I, T> {
+    input: I,
+    run: Run<I, T>,
+    outcome: Option<Result<T, StoreError>>,
+    since: Instant,
+    reply: oneshot::Sender<Result<T, StoreError>>,
+}
+
+impl<I: Send + Sync, T: Send> Job for Write<I, T> {
+    fn run<'t>(&'t mut self, transaction: &'t mut Transaction) -> BoxFuture<'t, ()> {
+        Box::pin(async move { self.outcome = Some((self.run)(transaction, &self.input).await) })
+    }
+
+    fn failure(&self) -> Option<&StoreError> {
+        self.outcome.as_ref()?.as_ref().err()
+    }
+
+    fn since(&self) -> Instant {
+        self.since
+    }
+
+    fn finish(self: Box<Self>) {
+        if let Some(outcome) = self.outcome {
+            // A caller that went away does not undo what it asked for.
+            let _ = self.reply.send(outcome);
+        }
+    }
+
+    fn fail(self: Box<Self>, error: StoreError) {
+        let _ = self.reply.send(Err(error));
+    }
+}
+
+impl Store {
+    /// Runs `run` in a transaction; returns once that is on the disk.
+    pub(super) async fn write<I, T>(&self, input: I, run: Run<I, T>) -> Result<T, StoreError>
+    where
+        I: Send + Sync + 'static,
+        T: Send + 'static,
+    {
+        let closed = || StoreError::Unavailable("the server is stopping".into());
+        let (reply, outcome) = oneshot::channel();
+        let job = Write { input, run, outcome: None, since: Instant::now(), reply };
+        match self.inner.queue.send_timeout(Box::new(job), PATIENCE).await {
+            Ok(()) => outcome.await.map_err(|_| closed())?,
+            Err(mpsc::error::SendTimeoutError::Timeout(_)) => Err(too_late()),
+            Err(mpsc::error::SendTimeoutError::Closed(_)) => Err(closed()),
+        }
+    }
+}
+
+fn too_late() -> StoreError {
+    StoreError::Unavailable("too many writes are waiting".into())
+}
+
+/// The task that writes.
+pub(super) struct Writer {
+    queue: mpsc::Receiver<Box<dyn Job>>,
+    transaction: Transaction,
+    changed: watch::Sender<Revision>,
+    /// How a broken connection is replaced; `None` where that would lose the database.
+    options: Option<SqliteConnectOptions>,
+    failing: bool,
+}
+
+impl Writer {
+    pub(super) fn new(
+        connection: Connection,
+        options: Option<SqliteConnectOptions>,
+        queue: mpsc::Receiver<Box<dyn Job>>,
+        changed: watch::Sender<Revision>,
+    ) -> Self {
+        let transaction = Transaction { connection, changes: Vec::new(), written: false };
+        Self { queue, transaction, changed, options, failing: false }
+    }
+
+    /// Writes until `stop` fires or the store is dropped, and what waits then.
+    pub(super) async fn run(mut self, stop: CancellationToken) {
+        let mut jobs = Vec::new();
+        loop {
+            tokio::select! {
+                received = self.queue.recv_many(&mut jobs, BATCH) => {
+                    if received == 0 {
+                        break;
+                    }
+                }
+                () = stop.cancelled(), if !self.queue.is_closed() => {
+                    self.queue.close();
+                    continue;
+                }
+            }
+            self.write_all(std::mem::take(&mut jobs)).await;
+        }
+        self.transaction.connection.close().await;
+    }
+
+    async fn write_all(&mut self, mut jobs: Vec<Box<dyn Job>>) {
+        for job in jobs.extract_if(.., |job| job.since().elapsed() > PATIENCE) {
+            job.fail(too_late());
+        }
+        if jobs.len() > 1 {
+            match self.transact(&mut jobs).await {
+                Ok(()) => return jobs.into_iter().for_each(Job::finish),
+                // What one of them met need not meet the others.
+                Err(error) if error.is_verdict() || error == StoreError::Conflict => {}
+                Err(error) => return jobs.into_iter().for_each(|job| job.fail(error.clone())),
+            }
+        }
+        for job in jobs {
+            let mut alone = [job];
+            let mut outcome = self.transact(&mut alone).await;
+            for _ in 1..TRIES {
+                if outcome == Err(StoreError::Conflict) {
+                    outcome = self.transact(&mut alone).await;
+                }
+            }
+            let [job] = alone;
+            match outcome {
+                Ok(()) => job.finish(),
+                Err(error) => job.fail(error),
+            }
+        }
+    }
+
+    /// Runs all of `jobs` in one transaction and commits it; an error means that nothing was done.
+    async fn transact(&mut self, jobs: &mut [Box<dyn Job>]) -> Result<(), StoreError> {
+        let attempt = self.attempt(jobs).await;
+        match &attempt {
+            Ok(()) => self.tell_recovery(),
+            Err(error) => {
+                if let StoreError::Unavailable(reason) = error {
+                    self.tell_failure(reason);
+                }
+                // After some failures the database has rolled back by itself, and says so; a
+                // connection that cannot even begin anew is replaced.
+                let _ = self.transaction.roll_back().await;
+            }
+        }
+        attempt
+    }
+
+    async fn attempt(&mut self, jobs: &mut [Box<dyn Job>]) -> Result<(), StoreError> {
+        if let Err(error) = self.transaction.begin().await {
+            self.reopen().await;
+            return Err(error);
+        }
+        for job in jobs {
+            self.transaction.written = false;
+            job.run(&mut self.transaction).await;
+            // A verdict that nothing was written before leaves nothing to undo.
+            if let Some(error) = job.failure()
+                && (self.transaction.written || !error.is_verdict())
+            {
+                return Err(error.clone());
+            }
+        }
+        if let Some(revision) = self.transaction.commit().await? {
+            self.changed.send_replace(revision);
+        }
+        Ok(())
+    }
+
+    async fn reopen(&mut self) {
+        if let Some(options) = &self.options
+            && let Ok(connection) = Connection::open(options).await
+        {
+            std::mem::replace(&mut self.transaction.connection, connection).close().await;
+        }
+    }
+
+    fn tell_failure(&mut self, reason: &str) {
+        if !std::mem::replace(&mut self.failing, true) {
+            error!(
+                subsystem_name = "datastore",
+                error = reason,
+                "Datastore cannot be written; changes are refused until it can"
+            );
+        }
+    }
+
+    fn tell_recovery(&mut self) {
+        if std::mem::take(&mut self.failing) {
+            info!(subsystem_name = "datastore", "Datastore can be written again");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Settings;
+
+    /// Inserts a row for `number`, then fails with the error given.
+    fn insert(tx: &mut Transaction, number: i64) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(async move {
+            let text = "INSERT INTO ca_journals (active_x509_authority_id, data, expires_at) \
+                        VALUES ('', x'', ?)";
+            tx.execute(Statement::new(text).bind(number)).await?;
+            tx.note(Change::Bundle("example.org".parse().unwrap()));
+            if number < 0 { Err(StoreError::NotFound) } else { Ok(()) }
+        })
+    }
+
+    #[tokio::test]
+    async fn a_write_that_fails_leaves_nothing_and_spoils_nothing() {
+        let store = Store::open(&Settings::new("sqlite3", ":memory:").unwrap()).await.unwrap();
+        let numbers = -20..20;
+        let writes = numbers.map(|number| store.write(number, |tx, number| insert(tx, *number)));
+        let outcomes = futures::future::join_all(writes).await;
+        assert!(outcomes[..20].iter().all(|outcome| *outcome == Err(StoreError::NotFound)));
+        assert!(outcomes[20..].iter().all(|outcome| *outcome == Ok(())));
+        let journals = store.ca_journals().await.unwrap();
+        let times = journals.iter().map(|journal| journal.expires_at.as_second());
+        assert_eq!(times.collect::<Vec<_>>(), Vec::from_iter(0..20));
+        assert_eq!(store.latest_revision().await, Ok(*store.changed().borrow()));
+    }
+
+    #[tokio::test]
+    async fn a_caller_that_goes_away_undoes_nothing() {
+        let store = Store::open(&Settings::new("sqlite3", ":memory:").unwrap()).await.unwrap();
+        let mut write = Box::pin(store.write(7, |tx, number| insert(tx, *number)));
+        assert!(futures::poll!(&mut write).is_pending());
+        drop(write);
+        assert_eq!(store.write(8, |tx, number| insert(tx, *number)).await, Ok(()));
+        assert_eq!(store.ca_journals().await.unwrap().len(), 2);
+    }
+
+    #[tokio::test]
+    async fn what_waits_is_written_before_the_store_closes() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("datastore.sqlite3");
+        let settings = Settings::new("sqlite3", path.to_str().unwrap()).unwrap();
+        let store = Store::open(&settings).await.unwrap();
+        let writes = (0..100).map(|number| store.write(number, |tx, number| insert(tx, *number)));
+        let (outcomes, ()) = futures::join!(futures::future::join_all(writes), store.close());
+        assert!(outcomes.iter().all(Result::is_ok));
+        let late = store.write(1, |tx, number| insert(tx, *number)).await;
+        assert!(matches!(late, Err(StoreError::Unavailable(_))), "{late:?}");
+        let store = Store::open(&settings).await.unwrap();
+        assert_eq!(store.ca_journals().await.unwrap().len(), 100);
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_is_unavailable_and_is_got_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("datastore.sqlite3");
+        let settings = Settings::new("sqlite3", path.to_str().unwrap()).unwrap();
+        let store = Store::open(&settings).await.unwrap();
+        // At its limit of pages SQLite fails as it does when the disk is full.
+        let limit = |pages: u32| {
+            store.write(pages, |tx, pages| {
+                let text = format!("PRAGMA max_page_count = {pages}");
+                Box::pin(tx.execute(Statement::built(text, Vec::new())))
+            })
+        };
+        let fill = || {
+            store.write((), |tx, ()| {
+                let text = "INSERT INTO ca_journals (active_x509_authority_id, data, expires_at) \
+                            VALUES ('', zeroblob(100000), 0)";
+                Box::pin(tx.execute(Statement::new(text)))
+            })
+        };
+        limit(1).await.unwrap();
+        for outcome in futures::future::join_all([fill(), fill()]).await {
+            let Err(StoreError::Unavailable(why)) = outcome else { panic!("{outcome:?}") };
+            assert!(why.contains("full") && why.contains("free space"), "{why}");
+        }
+        assert_eq!(store.ca_journals().await, Ok(vec![]));
+        limit(u32::MAX >> 1).await.unwrap();
+        assert_eq!(fill().await, Ok(1));
+        assert_eq!(store.ca_journals().await.unwrap().len(), 1);
+    }
+}

@@ -1,0 +1,173 @@
+//! Bundles.
+
+use bytes::Bytes;
+use spire_core::bundle::{Bundle, JwtAuthority, X509Authority};
+use spire_core::entry::Entry;
+use spire_server::store::{Change, DeleteMode, EditRefused, Page, Revision, StoreError};
+
+use crate::{Fresh, at, domain, entry, store_bundles};
+
+fn x509(byte: u8) -> X509Authority {
+    X509Authority { certificate: Bytes::from(vec![byte; 3]), tainted: false }
+}
+
+fn jwt(key_id: &str) -> JwtAuthority {
+    JwtAuthority {
+        key_id: key_id.into(),
+        public_key: Bytes::from_static(b"key"),
+        expires_at: Some(at(0)),
+        tainted: false,
+    }
+}
+
+fn full(name: &str) -> Bundle {
+    Bundle {
+        trust_domain: domain(name),
+        x509_authorities: vec![X509Authority { tainted: true, ..x509(2) }, x509(1)],
+        jwt_authorities: vec![
+            JwtAuthority { expires_at: None, tainted: true, ..jwt("k") },
+            jwt("j"),
+        ],
+        refresh_hint: u32::MAX,
+        sequence_number: u64::MAX,
+    }
+}
+
+#[tokio::test]
+async fn a_bundle_is_read_as_it_was_written() {
+    let mut fresh = Fresh::new().await;
+    fresh.store.create_bundle(full("a.org")).await.unwrap();
+    let again = fresh.store.create_bundle(full("a.org")).await;
+    assert_eq!(again, Err(StoreError::AlreadyExists("bundle already exists".into())));
+    fresh.reopen().await;
+    assert_eq!(fresh.store.bundle(&domain("a.org")).await, Ok(Some(full("a.org"))));
+    assert_eq!(fresh.store.bundle(&domain("b.org")).await, Ok(None));
+}
+
+#[tokio::test]
+async fn setting_a_bundle_keeps_its_publishers_number() {
+    let fresh = Fresh::new().await;
+    let given = Bundle { sequence_number: 7, ..full("a.org") };
+    fresh.store.set_bundle(given.clone()).await.unwrap();
+    let revision = fresh.store.latest_revision().await.unwrap();
+    fresh.store.set_bundle(given.clone()).await.unwrap();
+    assert_eq!(fresh.store.latest_revision().await, Ok(revision));
+    let older = Bundle { sequence_number: 3, ..Bundle::empty(domain("a.org")) };
+    fresh.store.set_bundle(older.clone()).await.unwrap();
+    assert_eq!(fresh.store.bundle(&domain("a.org")).await, Ok(Some(older)));
+    assert_eq!(fresh.changes(revision).await, [Change::Bundle(domain("a.org"))]);
+}
+
+#[tokio::test]
+async fn appending_counts_what_is_added() {
+    let fresh = Fresh::new().await;
+    let append = |x509, jwt| fresh.store.append_to_bundle(domain("a.org"), x509, jwt);
+    let first = append(vec![x509(1), x509(1)], vec![]).await.unwrap();
+    assert_eq!((first.sequence_number, first.x509_authorities.len()), (0, 1));
+    let tainted = fresh.store.edit_bundle(domain("a.org"), |bundle| {
+        bundle.x509_authorities[0].tainted = true;
+        Ok(())
+    });
+    assert_eq!(tainted.await.unwrap().sequence_number, 1);
+    let second = append(vec![x509(1), x509(2)], vec![jwt("k")]).await.unwrap();
+    assert_eq!(second.sequence_number, 2);
+    assert!(second.x509_authorities[0].tainted && !second.x509_authorities[1].tainted);
+    let third = append(vec![x509(2)], vec![jwt("k")]).await.unwrap();
+    assert_eq!(third, second);
+    assert_eq!(fresh.store.bundle(&domain("a.org")).await, Ok(Some(second)));
+}
+
+#[tokio::test]
+async fn appends_at_the_same_time_lose_nothing() {
+    let fresh = Fresh::new().await;
+    let appends =
+        (0..40).map(|byte| fresh.store.append_to_bundle(domain("a.org"), vec![x509(byte)], vec![]));
+    futures::future::try_join_all(appends).await.unwrap();
+    let bundle = fresh.store.bundle(&domain("a.org")).await.unwrap().unwrap();
+    assert_eq!((bundle.x509_authorities.len(), bundle.sequence_number), (40, 39));
+}
+
+#[tokio::test]
+async fn an_edit_is_kept_counted_or_refused() {
+    let fresh = Fresh::new().await;
+    let missing = fresh.store.edit_bundle(domain("a.org"), |_| Ok(())).await;
+    assert_eq!(missing, Err(StoreError::NotFound));
+    fresh.store.create_bundle(full("a.org")).await.unwrap();
+    let same = fresh.store.edit_bundle(domain("a.org"), |_| Ok(())).await;
+    assert_eq!(same, Ok(full("a.org")));
+    let refused = fresh.store.edit_bundle(domain("a.org"), |bundle| {
+        bundle.x509_authorities.clear();
+        Err(EditRefused("no".into()))
+    });
+    assert_eq!(refused.await, Err(StoreError::Refused("no".into())));
+    let set = fresh.store.edit_bundle(domain("a.org"), |bundle| {
+        bundle.jwt_authorities.clear();
+        bundle.sequence_number = 5;
+        Ok(())
+    });
+    assert_eq!(set.await.unwrap().sequence_number, 5);
+    let kept = fresh.store.bundle(&domain("a.org")).await.unwrap().unwrap();
+    assert_eq!((kept.x509_authorities.len(), kept.jwt_authorities.len()), (2, 0));
+}
+
+#[tokio::test]
+async fn bundles_are_listed_in_pages_without_our_own() {
+    let fresh = Fresh::new().await;
+    store_bundles(&fresh.store, &["b.org", "own.org", "a.org", "c.org"]).await;
+    let mut page = Page { after: None, limit: Some(2) };
+    let own = domain("own.org");
+    let first = fresh.store.list_bundles(Some(&own), page).await.unwrap();
+    page.after = first.next;
+    let second = fresh.store.list_bundles(Some(&own), page).await.unwrap();
+    assert_eq!(second.next, None);
+    let names = first.items.iter().chain(&second.items).map(|bundle| bundle.trust_domain.as_str());
+    assert_eq!(names.collect::<Vec<_>>(), ["b.org", "a.org", "c.org"]);
+    assert_eq!(fresh.store.list_bundles(None, Page::default()).await.unwrap().items.len(), 4);
+    assert_eq!(fresh.store.count_bundles().await, Ok(4));
+}
+
+#[tokio::test]
+async fn entries_that_federate_decide_how_a_bundle_goes() {
+    for mode in [DeleteMode::Restrict, DeleteMode::Delete, DeleteMode::Dissociate] {
+        let fresh = Fresh::new().await;
+        store_bundles(&fresh.store, &["a.org", "b.org"]).await;
+        let federated = Entry {
+            federates_with: ["a.org", "b.org"].map(domain).into(),
+            ..entry("one", "/one", &["a:1"])
+        };
+        let entries = vec![federated.clone(), entry("two", "/two", &["a:1"])];
+        fresh.store.create_entries(entries).await.unwrap();
+        let revision = fresh.store.latest_revision().await.unwrap();
+        let deleted = fresh.store.delete_bundle(domain("a.org"), mode).await;
+        let kept = fresh.store.entry(&federated.id).await.unwrap();
+        let left = fresh.store.bundle(&domain("a.org")).await.unwrap().is_some();
+        let expected = [Change::Entry(federated.id.clone()), Change::Bundle(domain("a.org"))];
+        match mode {
+            DeleteMode::Restrict => {
+                let why = "cannot delete bundle; federated with 1 registration entries";
+                assert_eq!(deleted, Err(StoreError::Refused(why.into())));
+                assert!(left && kept == Some(federated));
+                assert_eq!(fresh.changes(revision).await, []);
+                continue;
+            }
+            DeleteMode::Delete => assert_eq!(kept, None),
+            DeleteMode::Dissociate => {
+                let federates_with = [domain("b.org")].into();
+                assert_eq!(kept, Some(Entry { federates_with, ..federated }));
+            }
+        }
+        assert_eq!((deleted, left), (Ok(()), false));
+        assert_eq!(fresh.changes(revision).await, expected);
+        let gone = fresh.store.delete_bundle(domain("a.org"), mode).await;
+        assert_eq!(gone, Err(StoreError::NotFound));
+    }
+}
+
+#[tokio::test]
+async fn a_bundle_that_nothing_refers_to_may_always_go() {
+    let fresh = Fresh::new().await;
+    store_bundles(&fresh.store, &["a.org"]).await;
+    fresh.store.delete_bundle(domain("a.org"), DeleteMode::Restrict).await.unwrap();
+    let twice = [Change::Bundle(domain("a.org"))];
+    assert_eq!(fresh.changes(Revision(1)).await, twice);
+}

@@ -1,0 +1,113 @@
+//! CA journals, and the log of changes.
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use spire_server::store::{CaJournal, Change, Changes, Revision};
+
+use crate::{Fresh, at, domain, entry, store_bundles};
+
+fn journal(authority: &str, data: &'static [u8], second: i64) -> CaJournal {
+    CaJournal {
+        id: None,
+        active_x509_authority_id: authority.into(),
+        data: Bytes::from_static(data),
+        expires_at: at(second),
+    }
+}
+
+#[tokio::test]
+async fn a_server_finds_its_journal_by_its_keys() {
+    let mut fresh = Fresh::new().await;
+    let first = fresh.store.set_ca_journal(journal("aa", b"one", 10)).await.unwrap();
+    let other = fresh.store.set_ca_journal(journal("bb", b"two", 20)).await.unwrap();
+    assert_ne!(first, other);
+    let next = CaJournal { id: Some(first), ..journal("cc", b"\0\xff", 30) };
+    assert_eq!(fresh.store.set_ca_journal(next.clone()).await, Ok(first));
+    fresh.reopen().await;
+    let found = fresh.store.find_ca_journal(&["dd".into(), "cc".into()]).await;
+    assert_eq!(found, Ok(Some(next.clone())));
+    for unknown in [vec!["aa".into()], vec![]] {
+        assert_eq!(fresh.store.find_ca_journal(&unknown).await, Ok(None));
+    }
+    let both = fresh.store.find_ca_journal(&["cc".into(), "bb".into()]).await.unwrap().unwrap();
+    assert_eq!(both.id, Some(other), "the newest row wins");
+    assert_eq!(fresh.store.prune_ca_journals(at(30)).await, Ok(1));
+    assert_eq!(fresh.store.ca_journals().await, Ok(vec![next.clone()]));
+    assert_eq!(fresh.store.prune_ca_journals(at(31)).await, Ok(1));
+    assert_ne!(
+        fresh.store.set_ca_journal(next).await,
+        Ok(first),
+        "a row that is gone is made anew"
+    );
+}
+
+#[tokio::test]
+async fn changes_are_read_in_pieces_and_in_order() {
+    let mut fresh = Fresh::new().await;
+    let mut changed = fresh.store.changed();
+    assert_eq!(fresh.store.changes_since(Revision(0), 9).await.unwrap(), none(0));
+    store_bundles(&fresh.store, &["a.org", "b.org", "c.org"]).await;
+    changed.changed().await.unwrap();
+    assert_eq!(*changed.borrow(), Revision(3));
+    let first = fresh.store.changes_since(Revision(0), 2).await.unwrap();
+    let changes = ["a.org", "b.org"].map(|name| Change::Bundle(domain(name))).into();
+    assert_eq!(first, Changes::Since { changes, last: Revision(2) });
+    let rest = fresh.store.changes_since(Revision(2), 2).await.unwrap();
+    let changes = vec![Change::Bundle(domain("c.org"))];
+    assert_eq!(rest, Changes::Since { changes, last: Revision(3) });
+    fresh.reopen().await;
+    assert_eq!(fresh.store.latest_revision().await, Ok(Revision(3)));
+    assert_eq!(*fresh.store.changed().borrow(), Revision(3));
+    assert_eq!(fresh.store.changes_since(Revision(3), 2).await.unwrap(), none(3));
+    assert_eq!(fresh.store.changes_since(Revision(4), 2).await.unwrap(), Changes::Pruned);
+}
+
+fn none(revision: u64) -> Changes {
+    Changes::Since { changes: vec![], last: Revision(revision) }
+}
+
+#[tokio::test]
+async fn who_is_behind_the_log_is_told_so() {
+    let fresh = Fresh::new().await;
+    store_bundles(&fresh.store, &["a.org", "b.org"]).await;
+    assert_eq!(fresh.store.prune_changes(at(0)).await, Ok(0));
+    assert_eq!(fresh.store.prune_changes(Timestamp::MAX).await, Ok(2));
+    assert_eq!(fresh.store.changes_since(Revision(1), 9).await.unwrap(), Changes::Pruned);
+    assert_eq!(fresh.store.changes_since(Revision(2), 9).await.unwrap(), none(2));
+    store_bundles(&fresh.store, &["c.org"]).await;
+    assert_eq!(fresh.store.latest_revision().await, Ok(Revision(3)));
+    assert_eq!(fresh.changes(Revision(2)).await, [Change::Bundle(domain("c.org"))]);
+}
+
+#[tokio::test]
+async fn many_changes_are_pruned_in_turns() {
+    let fresh = Fresh::new().await;
+    let entries =
+        (0..12_000).map(|number| entry(&format!("{number}"), &format!("/{number}"), &["a:1"]));
+    fresh.store.create_entries(entries.collect()).await.unwrap();
+    assert_eq!(fresh.store.prune_changes(Timestamp::MAX).await, Ok(12_000));
+}
+
+#[tokio::test]
+async fn whoever_saw_a_revision_saw_all_before_it() {
+    let fresh = Fresh::new().await;
+    let writes = (0..200).map(|number| {
+        let store = fresh.store.clone();
+        let name = format!("{number}");
+        let change = Change::Entry(name.parse().unwrap());
+        let entry = entry(&name, &format!("/{number}"), &["a:1"]);
+        async move {
+            store.create_entries(vec![entry]).await.unwrap();
+            // What the caller just wrote is within the revision that everybody is told.
+            let told = *store.changed().borrow();
+            let Changes::Since { changes, .. } =
+                store.changes_since(Revision(0), told.0 as u32).await.unwrap()
+            else {
+                panic!("pruned")
+            };
+            assert!(changes.contains(&change));
+        }
+    });
+    futures::future::join_all(writes).await;
+    assert_eq!(fresh.changes(Revision(0)).await.len(), 200);
+}

@@ -1,0 +1,64 @@
+//! Locks and obstacles, and what the store does about them.
+
+use spire_server::store::{EntryFilter, StoreError};
+use sqlx::Connection;
+
+use crate::{Fresh, entry};
+
+#[tokio::test]
+async fn a_locked_database_refuses_writes_serves_reads_and_recovers() {
+    let fresh = Fresh::with_parameters("?_busy_timeout=50").await;
+    let create = |name: &str| {
+        let entry = entry(name, &format!("/{name}"), &["a:1"]);
+        fresh.store.create_entries(vec![entry])
+    };
+    create("before").await.unwrap();
+    let mut other = fresh.other_connection().await;
+    sqlx::query("BEGIN IMMEDIATE").execute(&mut other).await.unwrap();
+
+    let refused = futures::future::join_all(["a", "b", "c"].map(create)).await;
+    for outcome in refused {
+        let Err(StoreError::Unavailable(why)) = outcome else { panic!("{outcome:?}") };
+        assert!(why.contains("locked"), "{why}");
+    }
+    assert_eq!(fresh.store.count_entries(&EntryFilter::default()).await, Ok(1));
+
+    sqlx::query("ROLLBACK").execute(&mut other).await.unwrap();
+    other.close().await.unwrap();
+    create("after").await.unwrap();
+    assert_eq!(fresh.store.count_entries(&EntryFilter::default()).await, Ok(2));
+}
+
+#[tokio::test]
+async fn a_lock_that_ends_in_time_costs_nothing() {
+    let fresh = Fresh::new().await;
+    let mut other = fresh.other_connection().await;
+    sqlx::query("BEGIN IMMEDIATE").execute(&mut other).await.unwrap();
+    let mut write = Box::pin(fresh.store.create_entries(vec![entry("1", "/1", &["a:1"])]));
+    assert!(futures::poll!(&mut write).is_pending());
+    sqlx::query("COMMIT").execute(&mut other).await.unwrap();
+    assert!(write.await.unwrap()[0].is_ok());
+}
+
+#[tokio::test]
+async fn a_write_that_fails_half_way_leaves_nothing() {
+    let fresh = Fresh::new().await;
+    let many = |first: u32| {
+        let numbers = first..first + 2000;
+        let one = |number| entry(&format!("{number}"), &format!("/{number}"), &["a:1"]);
+        numbers.map(one).collect::<Vec<_>>()
+    };
+    fresh.store.create_entries(many(0)).await.unwrap();
+    let revision = fresh.store.latest_revision().await;
+    let mut other = fresh.other_connection().await;
+    // Links are written after all rows.
+    let trigger = "CREATE TRIGGER obstacle BEFORE INSERT ON entry_selectors \
+                   BEGIN SELECT RAISE(ABORT, 'no'); END";
+    sqlx::query(trigger).execute(&mut other).await.unwrap();
+    assert_eq!(fresh.store.create_entries(many(2000)).await, Err(StoreError::Conflict));
+    assert_eq!(fresh.store.count_entries(&EntryFilter::default()).await, Ok(2000));
+    assert_eq!(fresh.store.latest_revision().await, revision);
+    sqlx::query("DROP TRIGGER obstacle").execute(&mut other).await.unwrap();
+    fresh.store.create_entries(many(2000)).await.unwrap();
+    assert_eq!(fresh.store.count_entries(&EntryFilter::default()).await, Ok(4000));
+}
