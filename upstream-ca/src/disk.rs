@@ -206,7 +206,7 @@ fn check(chain: &[Bytes], roots: &[Bytes], key: &LocalKey, now: Timestamp) -> Re
     if own.public_key != key.public_key().spki {
         return Err("certificate and private key do not match".to_owned());
     }
-    path::verify(own, others, &roots, now).map(drop).map_err(|err| {
+    path::verify(own, 1, others, &roots, now).map(drop).map_err(|err| {
         format!(
             "certificate cannot be validated with the provided bundle or is not self-signed: {err}"
         )

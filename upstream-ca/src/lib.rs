@@ -43,7 +43,7 @@ pub fn check(
         return Err(invalid("it is empty".to_owned()));
     };
     check_own(own, public_key, trust_domain).map_err(invalid)?;
-    let root = path::verify(own, others, &roots, now).map_err(|why| invalid(why.to_string()))?;
+    let root = path::verify(own, 0, others, &roots, now).map_err(|why| invalid(why.to_string()))?;
     Ok(root.subject_key_id.as_deref().map(hex::encode))
 }
 

@@ -21,16 +21,17 @@ pub(crate) enum PathError {
     NotCa,
 }
 
-/// Follows issuers from `start` through `others` until one is a root, which is returned.
+/// Follows issuers from `start`, which has `below` authorities under it, through `others` until one
+/// is a root, which is returned.
 pub(crate) fn verify<'c>(
     start: &'c Certificate,
+    below: usize,
     others: &'c [Certificate],
     roots: &'c [Certificate],
     now: Timestamp,
 ) -> Result<&'c Certificate, PathError> {
     let mut current = start;
-    // `below` counts the authorities under the one that is looked at next.
-    for below in 0..MAX_DEPTH {
+    for below in below..MAX_DEPTH {
         check(current, below, now)?;
         if roots.iter().any(|root| root.der == current.der) {
             return Ok(current);

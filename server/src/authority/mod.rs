@@ -375,3 +375,6 @@ fn after(now: Timestamp, ttl: Duration) -> Timestamp {
 fn whole_second(instant: Timestamp) -> Timestamp {
     Timestamp::from_second(instant.as_second()).unwrap_or(instant)
 }
+
+#[cfg(test)]
+mod tests;

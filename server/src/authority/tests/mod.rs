@@ -1,0 +1,8 @@
+//! The authority as a whole, with a clock that is turned and a database in memory.
+
+mod issuing;
+mod no_gap;
+mod restarts;
+mod turning;
+mod upstream;
+mod world;

@@ -1,0 +1,176 @@
+//! Below an upstream authority.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use spire_core::bundle::X509Authority;
+use spire_core::svid::x509::verify;
+use spire_core::tasks::Tasks;
+use spire_core::upstream::UpstreamBundle;
+
+use super::super::{Authority, Kind};
+use super::world::{CA_TTL, FakeUpstream, World, entry, openssl_verifies, request};
+
+#[tokio::test]
+async fn its_roots_are_in_the_bundle_and_its_chain_in_the_svid() {
+    let world = World::below_upstream().await;
+    let server = world.start().await.unwrap();
+    let upstream = world.upstream.clone().unwrap();
+    let bundle = world.stored().await;
+    assert_eq!(bundle.x509_authorities.len(), 1);
+    assert_eq!(bundle.x509_authorities[0].certificate, upstream.root());
+    assert_eq!(bundle.jwt_authorities.len(), 1);
+    let svid = server.authority.sign_workload(&request("/w").await, &entry("/w")).await.unwrap();
+    assert_eq!(svid.chain.len(), 2);
+    verify(&svid.chain, &bundle, world.clock.now()).unwrap();
+    assert!(openssl_verifies(&svid.chain, &bundle, world.clock.now()));
+    let active = server.authority.states(Kind::X509).active.clone().unwrap();
+    assert_eq!(active.upstream_authority_id.map(|id| id.len()), Some(40));
+
+    // A restart buys no other certificate.
+    let again = world.start().await.unwrap();
+    let states = again.authority.states(Kind::X509);
+    assert_eq!(states.active.as_ref().unwrap().authority_id, active.authority_id);
+    assert_eq!(upstream.mints.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn while_it_is_away_the_authority_in_use_goes_on() {
+    let world = World::below_upstream().await;
+    let mut server = world.start().await.unwrap();
+    let upstream = world.upstream.clone().unwrap();
+    let first = server.authority.states(Kind::X509).active.clone().unwrap();
+
+    upstream.away.store(true, Ordering::Relaxed);
+    world.pass(90);
+    server.rotation.look().await;
+    let failure = server.authority.rotation_failure().unwrap();
+    assert_eq!(*failure, "upstream authority: gone fishing");
+    assert_eq!(server.authority.states(Kind::X509).active.as_ref(), Some(&first));
+    server.authority.sign_workload(&request("/w").await, &entry("/w")).await.unwrap();
+
+    // It is not asked at every look, but before the active one ends it is.
+    upstream.away.store(false, Ordering::Relaxed);
+    server.rotation.look().await;
+    assert_eq!(upstream.mints.load(Ordering::Relaxed), 1);
+    world.pass(12);
+    server.rotation.look().await;
+    assert!(server.authority.rotation_failure().is_none());
+    assert!(server.authority.states(Kind::X509).prepared.is_some());
+}
+
+#[tokio::test]
+async fn a_start_without_it_needs_a_ca_from_before() {
+    let world = World::below_upstream().await;
+    let upstream = world.upstream.clone().unwrap();
+    upstream.away.store(true, Ordering::Relaxed);
+    let error = world.start().await.err().unwrap().to_string();
+    assert_eq!(error, "unable to prepare an authority: upstream authority: gone fishing");
+    // JWT keys wait for the X.509 authority.
+    assert!(world.store.bundle(&super::world::domain()).await.unwrap().is_none());
+
+    upstream.away.store(false, Ordering::Relaxed);
+    world.start().await.unwrap();
+    upstream.away.store(true, Ordering::Relaxed);
+    world.pass(100);
+    let server = world.start().await.unwrap();
+    assert!(server.authority.rotation_failure().is_some());
+    server.authority.check_signing().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_ca_that_has_ended_signs_nothing_and_is_replaced_when_the_upstream_is_back() {
+    let world = World::below_upstream().await;
+    let mut server = world.start().await.unwrap();
+    let upstream = world.upstream.clone().unwrap();
+    upstream.away.store(true, Ordering::Relaxed);
+    world.pass(180);
+    server.rotation.look().await;
+    let refusal = server.authority.check_signing().await.unwrap_err().to_string();
+    assert_eq!(refusal, "X509 CA is not available for signing");
+    upstream.away.store(false, Ordering::Relaxed);
+    world.pass(10);
+    server.rotation.look().await;
+    server.authority.check_signing().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_replaced_root_joins_the_one_before() {
+    let world = World::below_upstream().await;
+    let mut server = world.start().await.unwrap();
+    let upstream = world.upstream.clone().unwrap();
+    let request = request("/w").await;
+    let mut long = entry("/w");
+    long.x509_svid_ttl = 1000;
+    let before = server.authority.sign_workload(&request, &long).await.unwrap();
+    upstream.replace_root(Duration::from_secs(100_000)).await;
+    world.pass(90);
+    server.rotation.look().await;
+    let bundle = world.stored().await;
+    assert_eq!(bundle.x509_authorities.len(), 2);
+    world.pass(60);
+    server.rotation.look().await;
+    let after = server.authority.sign_workload(&request, &long).await.unwrap();
+    for svid in [before, after] {
+        verify(&svid.chain, &bundle, world.clock.now()).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn one_that_has_expired_is_refused() {
+    let mut world = World::new().await;
+    let upstream = FakeUpstream::new(world.clock.clone(), Duration::from_secs(5)).await;
+    world.upstream = Some(Arc::new(upstream));
+    world.pass(6);
+    let error = world.start().await.err().unwrap().to_string();
+    assert!(error.contains("expired"), "{error}");
+}
+
+#[tokio::test]
+async fn one_that_ends_soon_is_reported_and_not_asked_faster_and_faster() {
+    let mut world = World::new().await;
+    let upstream = Arc::new(FakeUpstream::new(world.clock.clone(), CA_TTL).await);
+    world.upstream = Some(upstream.clone());
+    let mut server = world.start().await.unwrap();
+    world.pass(90);
+    server.rotation.look().await;
+    let failure = server.authority.rotation_failure().unwrap();
+    assert!(failure.contains("renew the upstream CA"), "{failure}");
+    assert!(server.authority.states(Kind::X509).prepared.is_none());
+    upstream.replace_root(Duration::from_secs(100_000)).await;
+    world.pass(12);
+    server.rotation.look().await;
+    assert!(server.authority.states(Kind::X509).prepared.is_some());
+}
+
+#[tokio::test]
+async fn jwt_keys_are_published_where_it_takes_them() {
+    let mut world = World::new().await;
+    let mut upstream = FakeUpstream::new(world.clock.clone(), Duration::from_secs(100_000)).await;
+    upstream.jwt_keys = Some(Mutex::default());
+    let upstream = Arc::new(upstream);
+    world.upstream = Some(upstream.clone());
+    world.start().await.unwrap();
+    let published = upstream.jwt_keys.as_ref().unwrap().lock().unwrap().clone();
+    assert_eq!(published, world.stored().await.jwt_authorities);
+    assert_eq!(published.len(), 1);
+}
+
+#[tokio::test]
+async fn what_it_trusts_besides_comes_into_the_bundle() {
+    let world = World::below_upstream().await;
+    let tasks = Tasks::new();
+    let authority = Authority::start(world.parts(), &tasks).await.unwrap();
+    let upstream = world.upstream.clone().unwrap();
+    let first = upstream.root();
+    upstream.replace_root(CA_TTL).await;
+    let second = X509Authority { certificate: upstream.root(), tainted: false };
+    upstream.bundle.send_replace(UpstreamBundle { roots: vec![second.clone()], jwt_keys: None });
+    let mut bundle = authority.bundle();
+    let seen = bundle.wait_for(|bundle| bundle.x509_authorities.contains(&second));
+    let seen = tokio::time::timeout(Duration::from_secs(30), seen).await.unwrap().unwrap();
+    assert!(seen.x509_authorities.iter().any(|root| root.certificate == first));
+    drop(seen);
+    assert!(tasks.drain(Duration::from_secs(5)).await);
+}

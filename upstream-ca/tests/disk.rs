@@ -1,0 +1,338 @@
+//! `disk` as the server uses it, with CAs that OpenSSL made and chains that OpenSSL judges.
+
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use jiff::{SignedDuration, Timestamp};
+use spire_core::bundle::{Bundle, JwtAuthority};
+use spire_core::catalog::Host;
+use spire_core::clock::Clock;
+use spire_core::config::Section;
+use spire_core::id::TrustDomain;
+use spire_core::keys::{KeyType, LocalKey, SigningKey};
+use spire_core::svid::x509::{Subject, ca_request};
+use spire_core::upstream::{Minted, UpstreamAuthority, UpstreamError};
+use spire_upstream_ca::{check, disk};
+use tokio::sync::watch;
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// A folder with CAs.
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn openssl(&self, arguments: &str) {
+        let output = Command::new("openssl")
+            .args(arguments.split(' '))
+            .current_dir(&self.0)
+            .output()
+            .expect("openssl is part of a test machine");
+        assert!(output.status.success(), "{arguments}: {output:?}");
+    }
+
+    /// A self-signed CA in `name.crt` and `name.key`, whose key is made by `newkey`.
+    fn root(&self, name: &str, newkey: &str, days: u32) {
+        self.openssl(&format!(
+            "req -x509 -newkey {newkey} -nodes -keyout {name}.key -out {name}.crt \
+             -subj /C=/ST=/L=/O=/CN={name}.com -days {days}"
+        ));
+    }
+
+    /// A CA that `issuer` signed, with `constraints` after CA:TRUE.
+    fn intermediate(&self, name: &str, issuer: &str, constraints: &str) {
+        fs::write(
+            self.path("ext"),
+            format!("basicConstraints=critical,CA:TRUE{constraints}\nkeyUsage=keyCertSign"),
+        )
+        .unwrap();
+        self.openssl(&format!(
+            "req -newkey ec -pkeyopt ec_paramgen_curve:P-384 -nodes -keyout {name}.key \
+             -out {name}.csr -subj /O=middle/CN={name}"
+        ));
+        self.openssl(&format!(
+            "x509 -req -in {name}.csr -CA {issuer}.crt -CAkey {issuer}.key -CAcreateserial \
+             -days 30 -extfile ext -out {name}.crt"
+        ));
+    }
+
+    fn concat(&self, to: &str, names: &[&str]) {
+        let text: String =
+            names.iter().map(|name| fs::read_to_string(self.path(name)).unwrap()).collect();
+        fs::write(self.path(to), text).unwrap();
+    }
+
+    /// Writes DER certificates as one PEM file.
+    fn write_pem(&self, name: &str, certificates: &[Bytes]) {
+        let mut text = Vec::new();
+        for certificate in certificates {
+            fs::write(self.path("one.der"), certificate).unwrap();
+            self.openssl("x509 -inform der -in one.der -out one.pem");
+            text.extend(fs::read(self.path("one.pem")).unwrap());
+        }
+        fs::write(self.path(name), text).unwrap();
+    }
+
+    fn build(&self, settings: &str, clock: &Clock) -> Result<Arc<dyn UpstreamAuthority>, String> {
+        let settings = settings.replace("DIR", self.0.path().to_str().unwrap());
+        let section = Section::parse(&settings).unwrap();
+        let domain = domain();
+        let (_, bundle) = watch::channel(Arc::new(Bundle::empty(domain.clone())));
+        let host = Host { trust_domain: domain, bundle, clock: clock.clone() };
+        (disk::PLUGIN.build)(&section, &host).map_err(|err| err.to_string())
+    }
+
+    fn build_one(&self, name: &str, clock: &Clock) -> Result<Arc<dyn UpstreamAuthority>, String> {
+        let settings =
+            format!("cert_file_path = \"DIR/{name}.crt\"\nkey_file_path = \"DIR/{name}.key\"");
+        self.build(&settings, clock)
+    }
+}
+
+fn domain() -> TrustDomain {
+    TrustDomain::parse("example.org").unwrap()
+}
+
+fn now() -> Clock {
+    Clock::standing_at(Timestamp::now())
+}
+
+fn key() -> LocalKey {
+    LocalKey::generate_blocking(KeyType::EcP256).unwrap()
+}
+
+async fn request(key: &LocalKey, domain: &TrustDomain) -> Bytes {
+    let subject = Subject {
+        country: vec!["US".to_owned()],
+        organization: vec!["SPIFFE".to_owned()],
+        ..Subject::default()
+    };
+    ca_request(key, domain, &subject).await.unwrap()
+}
+
+/// Has a CA signed, checks it as the server does, and has OpenSSL verify it.
+async fn mint(folder: &Folder, upstream: &dyn UpstreamAuthority, clock: &Clock) -> Minted {
+    let key = key();
+    let csr = request(&key, &domain()).await;
+    let minted = upstream.mint(&csr, HOUR).await.unwrap();
+    check(&minted, &key.public_key().spki, &domain(), clock.now()).unwrap();
+    let roots: Vec<_> = minted.roots.iter().map(|root| root.certificate.clone()).collect();
+    folder.write_pem("roots.pem", &roots);
+    folder.write_pem("chain.pem", &minted.chain);
+    folder.write_pem("ca.pem", &minted.chain[..1]);
+    folder.openssl("verify -CAfile roots.pem -untrusted chain.pem ca.pem");
+    minted
+}
+
+#[tokio::test]
+async fn every_kind_of_key_signs_what_openssl_accepts() {
+    let kinds = [
+        "rsa:2048",
+        "rsa:3072",
+        "ec -pkeyopt ec_paramgen_curve:P-256",
+        "ec -pkeyopt ec_paramgen_curve:P-384",
+        "ec -pkeyopt ec_paramgen_curve:P-521",
+    ];
+    for kind in kinds {
+        let (folder, clock) = (Folder::new(), now());
+        folder.root("acme", kind, 30);
+        for form in ["", "pkey -traditional -in acme.key -out acme.key"] {
+            if !form.is_empty() {
+                folder.openssl(form);
+            }
+            let upstream = folder.build_one("acme", &clock).unwrap();
+            let minted = mint(&folder, &*upstream, &clock).await;
+            assert_eq!((minted.chain.len(), minted.roots.len()), (1, 1), "{kind} {form}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn below_a_bundle_the_whole_certificate_file_is_served() {
+    let (folder, clock) = (Folder::new(), now());
+    folder.root("root", "rsa:2048", 30);
+    folder.intermediate("middle", "root", "");
+    folder.concat("chain.crt", &["middle.crt", "root.crt"]);
+    let settings = "cert_file_path = \"DIR/chain.crt\"\nkey_file_path = \"DIR/middle.key\"\n\
+                    bundle_file_path = \"DIR/root.crt\"\nttl = \"1h\"\nunknown = 1";
+    let upstream = folder.build(settings, &clock).unwrap();
+    let minted = mint(&folder, &*upstream, &clock).await;
+    assert_eq!((minted.chain.len(), minted.roots.len()), (3, 1));
+    assert_eq!(minted.chain[2], minted.roots[0].certificate);
+}
+
+#[tokio::test]
+async fn the_upstream_caps_the_lifetime() {
+    let (folder, clock) = (Folder::new(), now());
+    folder.root("acme", "ec -pkeyopt ec_paramgen_curve:P-256", 1);
+    let upstream = folder.build_one("acme", &clock).unwrap();
+    let csr = request(&key(), &domain()).await;
+    let minted = upstream.mint(&csr, 100 * HOUR).await.unwrap();
+    folder.write_pem("ca.pem", &minted.chain);
+    // Valid for more than 23 hours, and for less than 25.
+    folder.openssl("x509 -in ca.pem -noout -checkend 82800");
+    let end = Command::new("openssl")
+        .args(["x509", "-in", "ca.pem", "-noout", "-checkend", "90000"])
+        .current_dir(&folder.0)
+        .output()
+        .unwrap();
+    assert!(!end.status.success());
+}
+
+#[tokio::test]
+async fn the_files_are_read_at_every_mint_and_the_last_good_ones_used() {
+    let (folder, clock) = (Folder::new(), now());
+    let curve = "ec -pkeyopt ec_paramgen_curve:P-256";
+    folder.root("acme", curve, 1);
+    let upstream = folder.build_one("acme", &clock).unwrap();
+    let first = mint(&folder, &*upstream, &clock).await;
+
+    folder.root("acme", curve, 1);
+    let second = mint(&folder, &*upstream, &clock).await;
+    assert_ne!(first.roots, second.roots);
+
+    fs::remove_file(folder.path("acme.key")).unwrap();
+    let third = mint(&folder, &*upstream, &clock).await;
+    assert_eq!(second.roots, third.roots);
+
+    clock.advance(SignedDuration::from_hours(48));
+    let csr = request(&key(), &domain()).await;
+    let error = upstream.mint(&csr, HOUR).await.unwrap_err().to_string();
+    assert!(error.starts_with("unable to load upstream CA key: open "), "{error}");
+
+    folder.root("acme", curve, 1);
+    clock.advance(-SignedDuration::from_hours(48));
+    mint(&folder, &*upstream, &clock).await;
+}
+
+#[tokio::test]
+async fn an_expired_upstream_signs_nothing() {
+    let (folder, clock) = (Folder::new(), now());
+    folder.root("acme", "rsa:2048", 1);
+    let upstream = folder.build_one("acme", &clock).unwrap();
+    clock.advance(SignedDuration::from_hours(25));
+    let csr = request(&key(), &domain()).await;
+    let error = upstream.mint(&csr, HOUR).await.unwrap_err().to_string();
+    assert!(error.contains("not valid at this time"), "{error}");
+    let error = folder.build_one("acme", &clock).err().unwrap();
+    assert!(error.contains("certificate cannot be validated with the provided bundle"), "{error}");
+}
+
+#[tokio::test]
+async fn only_the_trust_domain_itself_gets_a_ca() {
+    let (folder, clock) = (Folder::new(), now());
+    folder.root("acme", "rsa:2048", 1);
+    let upstream = folder.build_one("acme", &clock).unwrap();
+    let other = TrustDomain::parse("example.com").unwrap();
+    let csr = request(&key(), &other).await;
+    let error = upstream.mint(&csr, HOUR).await.unwrap_err().to_string();
+    assert!(error.contains("must have the URI SAN spiffe://example.org alone"), "{error}");
+    assert!(upstream.mint(b"\x30\x00", HOUR).await.is_err());
+    let key = JwtAuthority {
+        key_id: "k".to_owned(),
+        public_key: Bytes::new(),
+        expires_at: None,
+        tainted: false,
+    };
+    let published = upstream.publish_jwt_key(&key).await;
+    assert!(matches!(published, Err(UpstreamError::Unsupported)));
+    assert!(upstream.bundle_updates().is_none());
+}
+
+#[test]
+fn each_mistake_has_its_sentence() {
+    let (folder, clock) = (Folder::new(), now());
+    folder.root("acme", "rsa:2048", 1);
+    folder.root("other", "rsa:2048", 1);
+    folder.intermediate("middle", "acme", "");
+    folder.concat("two.crt", &["middle.crt", "acme.crt"]);
+    folder.intermediate("short", "acme", ",pathlen:0");
+    folder.openssl("genpkey -algorithm ed25519 -out ed.key");
+    fs::write(folder.path("empty.crt"), "").unwrap();
+    let cases = [
+        ("acme.crt", "absent.key", "", "unable to load upstream CA key: open "),
+        ("absent.crt", "acme.key", "", "unable to load upstream CA cert: open "),
+        ("empty.crt", "acme.key", "", "no certificate found in this file"),
+        ("acme.crt", "acme.crt", "", "unable to load upstream CA key: "),
+        ("acme.crt", "ed.key", "", "unsupported private key type ed25519.PrivateKey"),
+        (
+            "two.crt",
+            "middle.key",
+            "",
+            "with no bundle_file_path configured only self-signed CAs are supported",
+        ),
+        (
+            "acme.crt",
+            "other.key",
+            "",
+            "unable to load upstream CA: certificate and private key do not match",
+        ),
+        (
+            "middle.crt",
+            "middle.key",
+            "other.crt",
+            "unable to load upstream CA: certificate cannot be validated with the provided bundle \
+             or is not self-signed",
+        ),
+        ("short.crt", "short.key", "acme.crt", "the path length 0"),
+        ("acme.crt", "acme.key", "absent.crt", "unable to load upstream CA bundle: open "),
+    ];
+    for (certificate, key, bundle, sentence) in cases {
+        let mut settings =
+            format!("cert_file_path = \"DIR/{certificate}\"\nkey_file_path = \"DIR/{key}\"");
+        if !bundle.is_empty() {
+            settings.push_str(&format!("\nbundle_file_path = \"DIR/{bundle}\""));
+        }
+        let error = folder.build(&settings, &clock).err().unwrap();
+        assert!(error.contains(sentence), "{certificate} {key}: {error}");
+    }
+    let error = folder.build("", &clock).err().unwrap();
+    let lines: Vec<_> = error.lines().collect();
+    assert!(lines.len() == 2 && lines[0].contains("cert_file_path is required"), "{error}");
+}
+
+#[tokio::test]
+async fn a_chain_that_breaks_a_rule_is_refused() {
+    let (folder, clock) = (Folder::new(), now());
+    let curve = "ec -pkeyopt ec_paramgen_curve:P-256";
+    folder.root("acme", curve, 30);
+    folder.root("other", curve, 30);
+    let upstream = folder.build_one("acme", &clock).unwrap();
+    let key = key();
+    let spki = &key.public_key().spki;
+    let csr = request(&key, &domain()).await;
+    let good = upstream.mint(&csr, HOUR).await.unwrap();
+    let refusal = |minted: &Minted, spki: &[u8], domain: &TrustDomain, now| {
+        check(minted, spki, domain, now).unwrap_err().to_string()
+    };
+    let now = clock.now();
+    assert!(check(&good, spki, &domain(), now).unwrap().is_some());
+
+    let error = refusal(&good, b"other", &domain(), now);
+    assert!(error.contains("another key"), "{error}");
+    let other_domain = TrustDomain::parse("example.com").unwrap();
+    let error = refusal(&good, spki, &other_domain, now);
+    assert!(error.contains("must have the URI SAN spiffe://example.com alone"), "{error}");
+    let error = refusal(&good, spki, &domain(), now + 2 * HOUR);
+    assert!(error.contains("not valid at this time"), "{error}");
+    let error = refusal(&Minted { chain: vec![], ..good.clone() }, spki, &domain(), now);
+    assert!(error.contains("empty"), "{error}");
+    let error = refusal(&Minted { roots: vec![], ..good.clone() }, spki, &domain(), now);
+    assert!(error.contains("none of the roots"), "{error}");
+    let stranger = folder.build_one("other", &clock).unwrap().mint(&csr, HOUR).await.unwrap();
+    let error = refusal(&Minted { roots: stranger.roots, ..good }, spki, &domain(), now);
+    assert!(error.contains("none of the roots"), "{error}");
+}
