@@ -13,7 +13,7 @@ use spire_core::clock::Clock;
 use spire_core::entry::{Entry, EntryId, Hint};
 use spire_core::id::{SpiffeId, TrustDomain};
 use spire_core::keys::memory::MemoryKeyManager;
-use spire_core::keys::{KeyManager, KeyType, LocalKey, SigningKey};
+use spire_core::keys::{KeyManager, KeyType, LocalKey};
 use spire_core::selector::RequiredSelectors;
 use spire_core::svid::x509::{
     CaTemplate, CertificateRequest, Issuer, Subject, self_sign_ca, workload_request,
