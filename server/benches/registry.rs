@@ -5,7 +5,9 @@
 //! apart. Entries come in random order, as after years of operation, and whoever asks is random
 //! too, so that little of what is read lies in a processor's cache.
 
+use std::fmt;
 use std::hint::black_box;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion};
@@ -13,7 +15,7 @@ use jiff::Timestamp;
 use spire_core::entry::{Entry, EntryId};
 use spire_core::id::{SpiffeId, TrustDomain};
 use spire_core::selector::{RequiredSelectors, Selector};
-use spire_server::registry::{Draft, Registry};
+use spire_server::registry::{Draft, EntryRef, Registry};
 use spire_server::store::Node;
 
 #[global_allocator]
@@ -21,33 +23,43 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const ENTRIES_PER_AGENT: u32 = 100;
 
+/// Set for a process of its own that only builds: memory that others freed would hide what it takes.
+const BUILD_ONLY: &str = "REGISTRY_BENCH_AGENTS";
+
 fn main() {
+    if let Ok(agents) = std::env::var(BUILD_ONLY) {
+        return build(&Fleet { agents: agents.parse().expect("a number") });
+    }
     let mut criterion = Criterion::default()
         .configure_from_args()
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(2));
     for agents in [100, 1_000, 10_000] {
+        let own = std::env::current_exe().expect("Linux");
+        let built = Command::new(own).env(BUILD_ONLY, agents.to_string()).status();
+        assert!(built.expect("this program runs").success());
         measure(&mut criterion, &Fleet { agents });
     }
     criterion.final_summary();
 }
 
-fn measure(criterion: &mut Criterion, fleet: &Fleet) {
-    let size = format!("{} entries, {} agents", fleet.entries(), fleet.agents);
-    let mut random = Random(1);
+fn build(fleet: &Fleet) {
     let before = resident_bytes();
     let (mut draft, spent) = fleet.draft();
+    let snapshot = draft.snapshot();
+    let bytes = (resident_bytes() - before) / snapshot.entry_count();
+    println!("registry/build/{fleet}: {spent:.2?}, {bytes} bytes an entry");
+}
+
+fn measure(criterion: &mut Criterion, fleet: &Fleet) {
+    let mut random = Random(1);
+    let (mut draft, _) = fleet.draft();
     let registry = Registry::showing(draft.snapshot());
-    let bytes = resident_bytes() - before;
-    println!(
-        "registry, {size}: built in {spent:.2?}, {} bytes an entry",
-        bytes / fleet.entries() as usize
-    );
     let agents: Vec<SpiffeId> = (0..fleet.agents).map(agent_id).collect();
 
     let mut group = criterion.benchmark_group("registry");
     let mut bench = |name: &str, routine: &mut dyn FnMut(&mut Random)| {
-        group.bench_function(BenchmarkId::new(name, &size), |bencher| {
+        group.bench_function(BenchmarkId::new(name, fleet), |bencher| {
             bencher.iter(|| routine(&mut random));
         });
     };
@@ -65,12 +77,16 @@ fn measure(criterion: &mut Criterion, fleet: &Fleet) {
         assert_eq!(registry.snapshot().version(&agents[at]), versions[at]);
     });
     let ids: Vec<EntryId> = (0..10_000).map(entry_id).collect();
-    bench("one authorized entry", &mut |random| {
+    let mut find = |random: &mut Random, use_it: fn(EntryRef<'_>)| {
         let number = random.below(10_000);
+        let agent = &agents[fleet.agent_of(number)];
         let snapshot = registry.snapshot();
-        let entry =
-            snapshot.authorized_entry(&agents[fleet.agent_of(number)], &ids[number as usize]);
-        black_box(entry.expect("it is the agent's").to_entry());
+        let entry = snapshot.authorized_entry(agent, &ids[number as usize]);
+        use_it(entry.expect("it is the agent's"));
+    };
+    bench("one authorized entry found", &mut |random| find(random, |entry| _ = black_box(entry)));
+    bench("one authorized entry found and read", &mut |random| {
+        find(random, |entry| _ = black_box(entry.to_entry()));
     });
     bench("node", &mut |random| {
         let snapshot = registry.snapshot();
@@ -90,7 +106,7 @@ fn measure(criterion: &mut Criterion, fleet: &Fleet) {
         registry.publish(draft.snapshot());
     });
     let mut shared = fleet.alias(0);
-    bench("one alias with a shared selector updated", &mut |_| {
+    bench("one alias with shared selectors updated", &mut |_| {
         shared.revision_number += 1;
         draft.put_entry(&shared);
         registry.publish(draft.snapshot());
@@ -105,6 +121,12 @@ fn measure(criterion: &mut Criterion, fleet: &Fleet) {
 
 struct Fleet {
     agents: u32,
+}
+
+impl fmt::Display for Fleet {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} entries, {} agents", self.entries(), self.agents)
+    }
 }
 
 impl Fleet {

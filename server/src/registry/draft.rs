@@ -11,6 +11,7 @@ use spire_core::id::{SpiffeId, TrustDomain};
 use super::entry;
 use super::index::Index;
 use super::node;
+use super::places::Places;
 use super::records::Records;
 use super::snapshot::{SERVER, Snapshot};
 use crate::store::{Node, Revision};
@@ -20,13 +21,13 @@ use crate::store::{Node, Revision};
 #[derive(Debug)]
 pub struct Draft {
     snapshot: Snapshot,
-    entry_numbers: Numbers,
-    node_numbers: Numbers,
+    places: Places,
     group_numbers: Numbers,
     /// Rises with every snapshot: groups that changed since the last one carry it.
     tick: u64,
-    /// How many entries each group holds, and how many bear its parent's SPIFFE ID. It is kept
-    /// while there is either, so that it need not find its bearers again when entries return.
+    /// How many entries each group holds, how many bear its parent's SPIFFE ID, and one for its
+    /// node. It is kept while there is any, so that it need not find its bearers again when
+    /// entries return.
     uses: Vec<u32>,
     /// How many entries of the first group lead to the second.
     link_uses: HashMap<(u32, u32), u32>,
@@ -51,9 +52,8 @@ impl Draft {
             nodes: Records::default(),
             groups: Records::default(),
             entry_ids: Index::default(),
-            agents: Index::default(),
             parents: Index::default(),
-            children: Index::default(),
+            pages: Index::default(),
             links: Index::default(),
             aliases: Index::default(),
             admins: Index::default(),
@@ -61,8 +61,7 @@ impl Draft {
         };
         let mut draft = Self {
             snapshot,
-            entry_numbers: Numbers::default(),
-            node_numbers: Numbers::default(),
+            places: Places::default(),
             group_numbers: Numbers::default(),
             tick: 1,
             uses: Vec::new(),
@@ -95,8 +94,10 @@ impl Draft {
 
     /// Adds an entry, or replaces the one with its id.
     pub fn put_entry(&mut self, entry: &Entry) {
-        let Some(found) = self.snapshot.entry(&entry.id) else { return self.add_entry(entry) };
-        let (number, group, old) = (found.number, found.group(), found.to_entry());
+        let Some(number) = self.snapshot.find_entry(&entry.id) else {
+            return self.add_entry(entry);
+        };
+        let (group, old) = self.entry_at(number);
         if old == *entry {
             return;
         }
@@ -115,45 +116,41 @@ impl Draft {
 
     /// Removes an entry, where it is there.
     pub fn remove_entry(&mut self, id: &EntryId) {
-        if let Some(found) = self.snapshot.entry(id) {
-            let (number, group, old) = (found.number, found.group(), found.to_entry());
+        if let Some(number) = self.snapshot.find_entry(id) {
+            let (group, old) = self.entry_at(number);
             self.remove_at(number, &old, group);
         }
     }
 
     /// Adds a node, or replaces what is known of it.
     pub fn put_node(&mut self, node: &Node) {
-        let record = node::pack(node, self.snapshot.trust_domain());
-        let agent_id = self.snapshot.short(&node.agent_id);
-        let number = match self.snapshot.find_node(agent_id) {
-            Some((number, _)) if self.snapshot.nodes.read(number) == record.bytes() => return,
-            Some((number, _)) => number,
-            None => {
-                let number = self.node_numbers.take();
-                self.snapshot.agents.insert(self.snapshot.hash(agent_id), number);
-                self.snapshot.node_count += 1;
-                number
-            }
-        };
-        self.snapshot.nodes.write(number, record.bytes());
+        let group = self.group_of(self.snapshot.short(&node.agent_id));
+        let record = node::pack(node, |text| self.snapshot.hash(text));
+        let present = self.snapshot.nodes.read(group);
+        if present.is_empty() {
+            self.uses[group as usize] += 1;
+            self.snapshot.node_count += 1;
+        } else if present == record.bytes() {
+            return;
+        }
+        self.snapshot.nodes.write(group, record.bytes());
     }
 
     /// Removes a node, where it is there.
     pub fn remove_node(&mut self, agent_id: &SpiffeId) {
-        let agent_id = self.snapshot.short(agent_id);
-        let Some((number, _)) = self.snapshot.find_node(agent_id) else { return };
-        self.snapshot.agents.remove(self.snapshot.hash(agent_id), number);
-        self.snapshot.nodes.write(number, &[]);
-        self.snapshot.node_count -= 1;
-        self.node_numbers.give_back(number);
+        let Some(group) = self.snapshot.find_group(self.snapshot.short(agent_id)) else { return };
+        if self.snapshot.node_of(group).is_some() {
+            self.snapshot.nodes.write(group, &[]);
+            self.snapshot.node_count -= 1;
+            self.release(group);
+        }
     }
 
     /// Removes the entries that have ceased to exist by `now`; returns how many.
     pub fn expire(&mut self, now: Timestamp) -> usize {
         let mut expired = 0;
         while let Some((_, number)) = self.expiries.least() {
-            let found = self.snapshot.entry_at(number);
-            let (group, old) = (found.group(), found.to_entry());
+            let (group, old) = self.entry_at(number);
             if old.expires_at.is_none_or(|expires_at| expires_at > now) {
                 break;
             }
@@ -171,26 +168,31 @@ impl Draft {
 }
 
 impl Draft {
-    /// Whether nothing is left of any entry.
+    /// Whether nothing is left of any entry and node.
     #[cfg(test)]
     pub(super) fn is_clear(&self) -> bool {
-        let Snapshot { entry_ids, parents, children, links, aliases, .. } = &self.snapshot;
+        let Snapshot { entry_ids, parents, pages, links, aliases, .. } = &self.snapshot;
         let Snapshot { admins, downstreams, .. } = &self.snapshot;
-        let indexes = [entry_ids, children, links, aliases, admins, downstreams];
+        let indexes = [entry_ids, pages, links, aliases, admins, downstreams];
         let own = [&self.bearers, &self.expiries];
         let is_empty = indexes.iter().chain(&own).all(|index| index.least().is_none());
         let server = parents.least().map(|(_, group)| group);
         is_empty
             && server == Some(SERVER)
-            && self.group_numbers.free.len() + 1 == self.group_numbers.next as usize
+            && self.group_numbers.taken() == 1
             && self.link_uses.is_empty()
             && self.alias_selectors.is_empty()
+    }
+
+    fn entry_at(&self, number: u32) -> (u32, Entry) {
+        let found = self.snapshot.entry_at(number);
+        (found.group(), found.to_entry())
     }
 
     fn add_entry(&mut self, entry: &Entry) {
         let group = self.group_of(self.snapshot.short(&entry.parent_id));
         self.uses[group as usize] += 1;
-        let number = self.entry_numbers.take();
+        let number = self.places.take(group, &mut self.snapshot.pages);
         self.write_entry(number, entry, group);
         self.file(number, entry, group, true);
         self.snapshot.entry_count += 1;
@@ -206,7 +208,7 @@ impl Draft {
         self.file(number, old, group, false);
         self.snapshot.entries.write(number, &[]);
         self.snapshot.entry_count -= 1;
-        self.entry_numbers.give_back(number);
+        self.places.give_back(number, group, &mut self.snapshot.pages);
         self.stamp(group);
         self.release(group);
     }
@@ -231,8 +233,6 @@ impl Draft {
         }
         if group == SERVER {
             self.file_alias(number, entry, filed);
-        } else {
-            set(&mut snapshot.children, group, number, filed);
         }
         if let Some(below) = below {
             match filed {
@@ -350,13 +350,13 @@ fn expiry_second(expires_at: Timestamp) -> u32 {
 
 /// Numbers to give out, those that came back first.
 #[derive(Debug, Default)]
-struct Numbers {
+pub(super) struct Numbers {
     free: Vec<u32>,
     next: u32,
 }
 
 impl Numbers {
-    fn take(&mut self) -> u32 {
+    pub(super) fn take(&mut self) -> u32 {
         self.free.pop().unwrap_or_else(|| {
             let number = self.next;
             self.next += 1;
@@ -364,7 +364,12 @@ impl Numbers {
         })
     }
 
-    fn give_back(&mut self, number: u32) {
+    pub(super) fn give_back(&mut self, number: u32) {
         self.free.push(number);
+    }
+
+    #[cfg(test)]
+    pub(super) fn taken(&self) -> usize {
+        self.next as usize - self.free.len()
     }
 }

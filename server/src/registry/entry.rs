@@ -71,7 +71,7 @@ fn hyphenated(uuid: Uuid, buffer: &mut [u8; 45]) -> &str {
 #[derive(Debug, Clone, Copy)]
 pub struct EntryRef<'a> {
     pub(super) snapshot: &'a Snapshot,
-    pub(super) number: u32,
+    pub(super) record: &'a [u8],
 }
 
 /// What stands at the head of each record, and what follows.
@@ -158,7 +158,7 @@ impl<'a> EntryRef<'a> {
     }
 
     fn head(&self) -> Head<'a> {
-        let mut rest = Unpacker::new(self.snapshot.entries.read(self.number));
+        let mut rest = Unpacker::new(self.record);
         Head {
             flags: u8::from_le_bytes(rest.array()),
             group: u32::from_le_bytes(rest.array()),

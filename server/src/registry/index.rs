@@ -37,38 +37,30 @@ struct Leaf {
 }
 
 /// Nodes in order, each with a bound: its pairs are not less, and those of the nodes before are.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 struct Branch {
-    below: Vec<(Pair, Node)>,
+    bounds: Vec<Pair>,
+    nodes: Vec<Node>,
 }
 
 impl Index {
-    /// Adds a pair; returns whether it was not there.
-    pub(super) fn insert(&mut self, first: u32, second: u32) -> bool {
-        let pair = pair(first, second);
-        if self.root.contains(pair) {
-            return false;
-        }
-        if let Some(right) = self.root.insert(pair) {
+    /// Adds a pair, unless it is there.
+    pub(super) fn insert(&mut self, first: u32, second: u32) {
+        if let Some((bound, right)) = self.root.insert(pair(first, second)) {
             let left = std::mem::take(&mut self.root);
-            self.root = Node::Branch(Arc::new(Branch { below: vec![(0, left), right] }));
+            let root = Branch { bounds: vec![0, bound], nodes: vec![left, right] };
+            self.root = Node::Branch(Arc::new(root));
         }
-        true
     }
 
-    /// Removes a pair; returns whether it was there.
-    pub(super) fn remove(&mut self, first: u32, second: u32) -> bool {
-        let pair = pair(first, second);
-        if !self.root.contains(pair) {
-            return false;
-        }
-        self.root.remove(pair);
+    /// Removes a pair, where it is there.
+    pub(super) fn remove(&mut self, first: u32, second: u32) {
+        self.root.remove(pair(first, second));
         if let Node::Branch(branch) = &self.root
-            && let [(_, only)] = &branch.below[..]
+            && let [only] = &branch.nodes[..]
         {
             self.root = only.clone();
         }
-        true
     }
 
     /// The second numbers of all pairs with that `first`, in order.
@@ -130,53 +122,57 @@ impl Node {
                 }
                 Self::Branch(branch) => {
                     let at = branch.place_of(pair);
-                    next_leaf = branch.below.get(at + 1).map(|(bound, _)| *bound).or(next_leaf);
-                    node = &branch.below[at].1;
+                    next_leaf = branch.bounds.get(at + 1).copied().or(next_leaf);
+                    node = &branch.nodes[at];
                 }
             }
         }
     }
 
-    fn contains(&self, pair: Pair) -> bool {
-        self.from(pair).0.first() == Some(&pair)
-    }
-
-    /// Adds a pair that is not there. Returns what no longer fits, with its bound.
+    /// Adds a pair. Where the node has no room, what comes after it is returned, with its bound.
     fn insert(&mut self, pair: Pair) -> Option<(Pair, Node)> {
         match self {
             Self::Leaf(leaf) => {
-                let (bound, right) = Arc::make_mut(leaf).insert(pair)?;
-                Some((bound, Self::Leaf(Arc::new(right))))
+                let at = leaf.pairs().binary_search(&pair).err()?;
+                let right = Arc::make_mut(leaf).insert_at(at, pair)?;
+                Some((right.pairs[0], Self::Leaf(Arc::new(right))))
             }
             Self::Branch(branch) => {
-                let below = &mut Arc::make_mut(branch).below;
-                let at = place_of(below, pair);
-                let right = below[at].1.insert(pair)?;
-                below.insert(at + 1, right);
-                if below.len() <= BRANCH {
+                let at = branch.place_of(pair);
+                let branch = Arc::make_mut(branch);
+                let (bound, right) = branch.nodes[at].insert(pair)?;
+                branch.bounds.insert(at + 1, bound);
+                branch.nodes.insert(at + 1, right);
+                if branch.nodes.len() <= BRANCH {
                     return None;
                 }
-                let right = below.split_off(below.len() / 2);
-                Some((right[0].0, Self::Branch(Arc::new(Branch { below: right }))))
+                let right = branch.split_off(BRANCH / 2);
+                Some((right.bounds[0], Self::Branch(Arc::new(right))))
             }
         }
     }
 
-    /// Removes a pair that is there.
     fn remove(&mut self, pair: Pair) {
         match self {
-            Self::Leaf(leaf) => Arc::make_mut(leaf).remove(pair),
+            Self::Leaf(leaf) => {
+                if let Ok(at) = leaf.pairs().binary_search(&pair) {
+                    Arc::make_mut(leaf).remove_at(at);
+                }
+            }
             Self::Branch(branch) => {
-                let below = &mut Arc::make_mut(branch).below;
-                let at = place_of(below, pair);
-                below[at].1.remove(pair);
-                if below[at].1.is_sparse()
-                    && let left = at.saturating_sub(1)
-                    && let [(_, into), (bound, from), ..] = &mut below[left..]
+                let at = branch.place_of(pair);
+                let branch = Arc::make_mut(branch);
+                branch.nodes[at].remove(pair);
+                let left = at.saturating_sub(1);
+                if branch.nodes[at].is_sparse()
+                    && let [into, from, ..] = &mut branch.nodes[left..]
                 {
                     match into.share_with(from) {
-                        Some(moved) => *bound = moved,
-                        None => drop(below.remove(left + 1)),
+                        Some(bound) => branch.bounds[left + 1] = bound,
+                        None => {
+                            branch.bounds.remove(left + 1);
+                            branch.nodes.remove(left + 1);
+                        }
                     }
                 }
             }
@@ -186,7 +182,7 @@ impl Node {
     fn is_sparse(&self) -> bool {
         match self {
             Self::Leaf(leaf) => leaf.count < LEAF / 4,
-            Self::Branch(branch) => branch.below.len() < BRANCH / 4,
+            Self::Branch(branch) => branch.nodes.len() < BRANCH / 4,
         }
     }
 
@@ -203,12 +199,13 @@ impl Node {
             }
             (Self::Branch(left), Self::Branch(right)) => {
                 let (left, right) = (Arc::make_mut(left), Arc::make_mut(right));
-                left.below.append(&mut right.below);
-                let count = left.below.len();
+                left.bounds.append(&mut right.bounds);
+                left.nodes.append(&mut right.nodes);
+                let count = left.nodes.len();
                 if count > BRANCH * 3 / 4 {
-                    right.below = left.below.split_off(count / 2);
+                    *right = left.split_off(count / 2);
                 }
-                right.below.first().map(|(bound, _)| *bound)
+                right.bounds.first().copied()
             }
             _ => unreachable!("all leaves have the same depth"),
         }
@@ -216,14 +213,14 @@ impl Node {
 }
 
 impl Branch {
+    /// Below which node a pair belongs.
     fn place_of(&self, pair: Pair) -> usize {
-        place_of(&self.below, pair)
+        self.bounds[1..].partition_point(|bound| *bound <= pair)
     }
-}
 
-/// Below which node a pair belongs.
-fn place_of(below: &[(Pair, Node)], pair: Pair) -> usize {
-    below[1..].partition_point(|(bound, _)| *bound <= pair)
+    fn split_off(&mut self, at: usize) -> Self {
+        Self { bounds: self.bounds.split_off(at), nodes: self.nodes.split_off(at) }
+    }
 }
 
 impl Leaf {
@@ -231,10 +228,9 @@ impl Leaf {
         &self.pairs[..self.count]
     }
 
-    /// Adds a pair that is not there. A full leaf gives up its upper half; where the pair comes
+    /// Adds a pair where it belongs. A full leaf gives up its upper half; where the pair comes
     /// last, only the pair, so that pairs that arrive in order fill their leaves.
-    fn insert(&mut self, pair: Pair) -> Option<(Pair, Leaf)> {
-        let at = self.pairs().partition_point(|it| *it < pair);
+    fn insert_at(&mut self, at: usize, pair: Pair) -> Option<Leaf> {
         if self.count < LEAF {
             self.pairs.copy_within(at..self.count, at + 1);
             self.pairs[at] = pair;
@@ -245,12 +241,11 @@ impl Leaf {
         let mut right = Leaf { count: 0, pairs: [0; LEAF] };
         right.hold(&self.pairs[kept..]);
         self.count = kept;
-        if at > kept || kept == LEAF {
-            right.insert(pair)
-        } else {
-            self.insert(pair)
+        match at.checked_sub(kept) {
+            Some(at) => right.insert_at(at, pair),
+            None => self.insert_at(at, pair),
         };
-        Some((right.pairs[0], right))
+        Some(right)
     }
 
     fn hold(&mut self, pairs: &[Pair]) {
@@ -258,8 +253,7 @@ impl Leaf {
         self.count = pairs.len();
     }
 
-    fn remove(&mut self, pair: Pair) {
-        let at = self.pairs().partition_point(|it| *it < pair);
+    fn remove_at(&mut self, at: usize) {
         self.pairs.copy_within(at + 1..self.count, at);
         self.count -= 1;
     }
@@ -283,11 +277,11 @@ mod tests {
                 0
             }
             Node::Branch(branch) => {
-                assert!((1..=BRANCH).contains(&branch.below.len()));
-                let depths = branch.below.iter().enumerate().map(|(at, (own, node))| {
-                    let least = if at == 0 { least } else { *own };
-                    let next = branch.below.get(at + 1).map(|(bound, _)| *bound);
-                    check(node, least, next.or(bound))
+                assert!((1..=BRANCH).contains(&branch.nodes.len()));
+                assert_eq!(branch.bounds.len(), branch.nodes.len());
+                let depths = branch.nodes.iter().enumerate().map(|(at, node)| {
+                    let least = if at == 0 { least } else { branch.bounds[at] };
+                    check(node, least, branch.bounds.get(at + 1).copied().or(bound))
                 });
                 let depths = BTreeSet::from_iter(depths);
                 assert_eq!(depths.len(), 1);
@@ -323,16 +317,18 @@ mod tests {
                 for _ in 0..2000 {
                     let (first, second) = (random(firsts), random(spread));
                     if random(8) >= round {
-                        assert_eq!(index.insert(first, second), model.insert((first, second)));
+                        index.insert(first, second);
+                        model.insert((first, second));
                     } else {
-                        assert_eq!(index.remove(first, second), model.remove(&(first, second)));
+                        index.remove(first, second);
+                        model.remove(&(first, second));
                     }
                 }
                 agrees(&index, &model, firsts);
                 agrees(&copy, &model_of_copy, firsts);
             }
             for (first, second) in model {
-                assert!(index.remove(first, second));
+                index.remove(first, second);
             }
             agrees(&index, &BTreeSet::new(), firsts);
         }
@@ -341,8 +337,8 @@ mod tests {
     #[test]
     fn pairs_in_order_fill_their_leaves() {
         let mut index = Index::default();
-        (0..1000).for_each(|second| assert!(index.insert(7, second)));
+        (0..1000).for_each(|second| index.insert(7, second));
         let Node::Branch(branch) = &index.root else { panic!("1000 pairs in one leaf") };
-        assert_eq!(branch.below.len(), 1000usize.div_ceil(LEAF));
+        assert_eq!(branch.nodes.len(), 1000usize.div_ceil(LEAF));
     }
 }

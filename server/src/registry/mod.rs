@@ -9,6 +9,7 @@ mod entry;
 mod index;
 mod node;
 mod packing;
+mod places;
 mod records;
 mod refresh;
 mod snapshot;

@@ -4,21 +4,22 @@
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
-use spire_core::id::TrustDomain;
 use spire_core::selector::Selector;
 
-use super::packing::{Packer, Unpacker, short};
+use super::packing::{Packer, Unpacker};
 use crate::store::Node;
 
-pub(super) fn pack(node: &Node, trust_domain: &TrustDomain) -> Packer {
+/// Packs a node; `hash` is the snapshot's for texts. Its agent's ID is known from where it lies.
+pub(super) fn pack(node: &Node, hash: impl Fn(&str) -> u32) -> Packer {
+    let mut selectors: Vec<_> = node.selectors.iter().map(Selector::as_str).collect();
+    selectors.sort_unstable();
     let mut packer = Packer::default();
-    packer.text(short(&node.agent_id, trust_domain));
+    packer.integer(selectors.len() as u64);
+    selectors.iter().for_each(|selector| packer.raw(&hash(selector).to_le_bytes()));
     packer.text(&node.serial);
     packer.text(&node.new_serial);
     packer.timestamp(node.expires_at);
     packer.raw(&[node.can_reattest.into()]);
-    let mut selectors: Vec<_> = node.selectors.iter().map(Selector::as_str).collect();
-    selectors.sort_unstable();
     packer.texts(selectors.into_iter());
     packer
 }
@@ -26,7 +27,7 @@ pub(super) fn pack(node: &Node, trust_domain: &TrustDomain) -> Packer {
 /// A node within a snapshot, read in place.
 #[derive(Debug, Clone, Copy)]
 pub struct NodeRef<'a> {
-    short_agent_id: &'a str,
+    selector_hashes: &'a [u8],
     serial: &'a str,
     new_serial: &'a str,
     expires_at: Timestamp,
@@ -37,8 +38,9 @@ pub struct NodeRef<'a> {
 impl<'a> NodeRef<'a> {
     pub(super) fn new(record: &'a [u8]) -> Self {
         let mut record = Unpacker::new(record);
+        let count = record.integer() as usize;
         Self {
-            short_agent_id: record.text(),
+            selector_hashes: record.raw(count * size_of::<u32>()),
             serial: record.text(),
             new_serial: record.text(),
             expires_at: record.timestamp(),
@@ -74,13 +76,12 @@ impl<'a> NodeRef<'a> {
 
     /// What is known of the node.
     pub fn selectors(&self) -> BTreeSet<Selector> {
-        let texts = self.selector_texts().into_iter();
-        texts.map(|text| text.parse().expect("packed from a selector")).collect()
+        let mut selectors = self.selectors;
+        selectors.texts().map(|text| text.parse().expect("packed from a selector")).collect()
     }
 
-    /// The agent's ID, shortened.
-    pub(super) fn short_agent_id(&self) -> &'a str {
-        self.short_agent_id
+    pub(super) fn selector_hashes(&self) -> impl Iterator<Item = u32> + use<'a> {
+        self.selector_hashes.as_chunks().0.iter().map(|hash| u32::from_le_bytes(*hash))
     }
 
     /// Its selectors as text, in order of their bytes.

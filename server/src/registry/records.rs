@@ -2,16 +2,13 @@
 //! and a change copies one page and the few branches above it.
 //!
 //! Neighbouring records lie in one allocation behind a table of where each ends, so that a record
-//! costs its bytes and four more.
+//! costs its bytes and four more, and whoever reads it has its neighbours at hand.
 
 use std::sync::Arc;
 
 /// Records in a page, and pages or branches below a branch.
-const WIDTH: usize = 1 << WIDTH_BITS;
+pub(super) const WIDTH: u32 = 1 << WIDTH_BITS;
 const WIDTH_BITS: u32 = 5;
-
-/// Bytes that the table at the head of a page takes.
-const TABLE: usize = WIDTH * size_of::<u32>();
 
 /// Byte strings by number. Numbers should be dense; a record without bytes is none.
 #[derive(Debug, Clone, Default)]
@@ -26,31 +23,25 @@ enum Node {
     #[default]
     Nothing,
     Page(Arc<[u8]>),
-    Branch(Arc<[Node; WIDTH]>),
+    Branch(Arc<[Node; WIDTH as usize]>),
 }
 
 impl Records {
     /// The record of that number, empty where there is none.
     pub(super) fn read(&self, number: u32) -> &[u8] {
-        if number >= self.capacity() {
-            return &[];
-        }
-        let mut node = &self.root;
-        let mut height = self.height;
-        loop {
-            match node {
-                Node::Nothing => return &[],
-                Node::Page(page) => return record(page, place(number, 0)),
-                Node::Branch(below) => node = &below[place(number, height)],
-            }
-            height = height.saturating_sub(1);
-        }
+        self.page(number / WIDTH).record(place(number, 0))
+    }
+
+    /// The records whose numbers are [`WIDTH`] × `page` and following.
+    pub(super) fn read_page(&self, page: u32) -> impl Iterator<Item = &[u8]> {
+        let page = self.page(page);
+        (0..page.ends.len()).map(move |place| page.record(place)).filter(|it| !it.is_empty())
     }
 
     /// Makes `bytes` the record of that number; none removes it.
     pub(super) fn write(&mut self, number: u32, bytes: &[u8]) {
         while number >= self.capacity() {
-            let mut below = [const { Node::Nothing }; WIDTH];
+            let mut below = [const { Node::Nothing }; WIDTH as usize];
             below[0] = std::mem::take(&mut self.root);
             self.root = Node::Branch(Arc::new(below));
             self.height += 1;
@@ -58,16 +49,28 @@ impl Records {
         let mut node = &mut self.root;
         for height in (1..=self.height).rev() {
             if matches!(node, Node::Nothing) {
-                *node = Node::Branch(Arc::new([const { Node::Nothing }; WIDTH]));
+                *node = Node::Branch(Arc::new([const { Node::Nothing }; WIDTH as usize]));
             }
             let Node::Branch(below) = node else { unreachable!("pages lie at height 0") };
             node = &mut Arc::make_mut(below)[place(number, height)];
         }
-        let page = match node {
-            Node::Page(page) => page,
-            _ => &[0; TABLE][..],
+        *node = match node.page().with_record(place(number, 0), bytes) {
+            Some(page) => Node::Page(page),
+            None => Node::Nothing,
         };
-        *node = Node::Page(with_record(page, place(number, 0), bytes));
+    }
+
+    fn page(&self, page: u32) -> Page<'_> {
+        let Some(number) = page.checked_mul(WIDTH).filter(|number| *number < self.capacity())
+        else {
+            return Page::default();
+        };
+        let (mut node, mut height) = (&self.root, self.height);
+        while let Node::Branch(below) = node {
+            node = &below[place(number, height)];
+            height -= 1;
+        }
+        node.page()
     }
 
     /// The first number that does not fit below the root.
@@ -78,35 +81,62 @@ impl Records {
 
 /// Which way leads to `number` from a node at `height`.
 fn place(number: u32, height: u32) -> usize {
-    (number >> (WIDTH_BITS * height)) as usize % WIDTH
+    (number >> (WIDTH_BITS * height)) as usize % WIDTH as usize
 }
 
-/// Where the record at `place` begins and ends, counted from the table's end.
-fn bounds(page: &[u8], place: usize) -> (usize, usize) {
-    let end = |place: usize| {
-        let at = place * size_of::<u32>();
-        let bytes = page[at..].first_chunk().expect("a page begins with its table");
-        u32::from_le_bytes(*bytes) as usize
-    };
-    (if place == 0 { 0 } else { end(place - 1) }, end(place))
-}
-
-fn record(page: &[u8], place: usize) -> &[u8] {
-    let (start, end) = bounds(page, place);
-    &page[TABLE + start..TABLE + end]
-}
-
-fn with_record(page: &[u8], place: usize, bytes: &[u8]) -> Arc<[u8]> {
-    let (start, end) = bounds(page, place);
-    let mut changed = Vec::with_capacity(page.len() - (end - start) + bytes.len());
-    changed.extend_from_slice(&page[..TABLE + start]);
-    changed.extend_from_slice(bytes);
-    changed.extend_from_slice(&page[TABLE + end..]);
-    for (at, entry) in changed[..TABLE].chunks_exact_mut(size_of::<u32>()).enumerate().skip(place) {
-        let end = bounds(page, at).1 - (end - start) + bytes.len();
-        entry.copy_from_slice(&(end as u32).to_le_bytes());
+impl Node {
+    fn page(&self) -> Page<'_> {
+        if let Self::Page(bytes) = self { Page::of(bytes) } else { Page::default() }
     }
-    changed.into()
+}
+
+/// A page taken apart: a count, as many ends, and the records, end to end.
+#[derive(Clone, Copy, Default)]
+struct Page<'a> {
+    ends: &'a [[u8; 4]],
+    records: &'a [u8],
+}
+
+impl<'a> Page<'a> {
+    fn of(bytes: &'a [u8]) -> Self {
+        let (count, rest) = bytes.split_first().expect("a page begins with a count");
+        let (ends, records) = rest.split_at(usize::from(*count) * size_of::<u32>());
+        Self { ends: ends.as_chunks().0, records }
+    }
+
+    /// Where the records from `place` on begin.
+    fn start(&self, place: usize) -> usize {
+        if place == 0 { 0 } else { self.end(place - 1) }
+    }
+
+    fn end(&self, place: usize) -> usize {
+        self.ends.get(place).map_or(self.records.len(), |end| u32::from_le_bytes(*end) as usize)
+    }
+
+    fn record(&self, place: usize) -> &'a [u8] {
+        &self.records[self.start(place)..self.end(place)]
+    }
+
+    /// The page with `record` at `place`; `None` where no record is left.
+    fn with_record(&self, place: usize, record: &[u8]) -> Option<Arc<[u8]>> {
+        let (start, end) = (self.start(place), self.end(place));
+        let total = self.records.len() - (end - start) + record.len();
+        if total == 0 {
+            return None;
+        }
+        let count = self.ends.len().max(place + 1);
+        let mut bytes = Vec::with_capacity(1 + count * size_of::<u32>() + total);
+        bytes.push(count as u8);
+        for at in 0..count {
+            let moved = if at < place { 0 } else { record.len() as isize - (end - start) as isize };
+            let end = self.end(at).wrapping_add_signed(moved) as u32;
+            bytes.extend_from_slice(&end.to_le_bytes());
+        }
+        bytes.extend_from_slice(&self.records[..start]);
+        bytes.extend_from_slice(record);
+        bytes.extend_from_slice(&self.records[end..]);
+        Some(bytes.into())
+    }
 }
 
 #[cfg(test)]
@@ -136,6 +166,9 @@ mod tests {
                         let expected = model.get(&number).map_or(&[][..], Vec::as_slice);
                         prop_assert_eq!(records.read(number), expected);
                     }
+                    let pages = (0..40_000 / WIDTH).flat_map(|page| records.read_page(page));
+                    let count = model.values().filter(|bytes| !bytes.is_empty()).count();
+                    prop_assert_eq!(pages.count(), count);
                 }
             }
         }

@@ -1,11 +1,12 @@
 //! Everything at one moment, and the questions it answers.
 //!
-//! Entries below the same parent form a group. A group leads to those groups whose parent is the
+//! Entries below the same parent form a group and lie side by side. A group leads to those groups whose parent is the
 //! SPIFFE ID of one of its entries, so that finding what an agent may serve goes from group to
-//! group and never looks at an entry. An alias is filed under one of its selectors, the rarest
+//! group and never looks at an entry. Each node has a group, with entries or without. An alias is filed under one of its selectors, the rarest
 //! among aliases when it came: an agent finds it by walking its own selectors, and a selector that
 //! all nodes share leads to few aliases.
 
+use std::cell::LazyCell;
 use std::collections::{BTreeSet, HashSet};
 use std::hash::BuildHasher;
 use std::sync::Arc;
@@ -40,17 +41,16 @@ pub struct Snapshot {
     pub(super) entry_count: usize,
     pub(super) node_count: usize,
     pub(super) entries: Records,
+    /// The node whose agent is the parent of the group of that number.
     pub(super) nodes: Records,
     /// When each group last changed, and the shortened SPIFFE ID of its parent.
     pub(super) groups: Records,
     /// Hash of an entry's id → entry.
     pub(super) entry_ids: Index,
-    /// Hash of an agent's ID → node.
-    pub(super) agents: Index,
     /// Hash of a parent's ID → group.
     pub(super) parents: Index,
-    /// Group → entry in it.
-    pub(super) children: Index,
+    /// Group → page of `entries` that holds its entries and no others.
+    pub(super) pages: Index,
     /// Group → group that it leads to.
     pub(super) links: Index,
     /// Hash of a selector → alias filed under it.
@@ -107,14 +107,15 @@ impl Snapshot {
 
     /// What is known of the node of `agent_id`; `None` where it is not attested.
     pub fn node(&self, agent_id: &SpiffeId) -> Option<NodeRef<'_>> {
-        self.find_node(self.short(agent_id)).map(|(_, node)| node)
+        self.node_of(self.find_group(self.short(agent_id))?)
     }
 
     /// The entries that `agent_id` may serve, each once, in no order.
     pub fn authorized(&self, agent_id: &SpiffeId) -> Vec<EntryRef<'_>> {
-        let groups = self.reach(agent_id);
-        let numbers = groups.reached.iter().flat_map(|group| self.children.of(*group));
-        numbers.map(|number| self.entry_at(number)).collect()
+        let reach = self.reach(agent_id);
+        let pages = reach.reached.iter().flat_map(|group| self.pages.of(*group));
+        let records = pages.flat_map(|page| self.entries.read_page(page));
+        records.map(|record| EntryRef { snapshot: self, record }).collect()
     }
 
     /// The entry of that id, where `agent_id` may serve it.
@@ -134,8 +135,7 @@ impl Snapshot {
 
     /// The entry of that id, whoever may serve it.
     pub fn entry(&self, id: &EntryId) -> Option<EntryRef<'_>> {
-        let candidates = self.entry_ids.of(self.hash(id.as_str()));
-        candidates.map(|number| self.entry_at(number)).find(|entry| entry.has_id(id.as_str()))
+        self.find_entry(id).map(|number| self.entry_at(number))
     }
 
     /// Whether an entry makes the holder of `id` an administrator.
@@ -162,7 +162,7 @@ impl Snapshot {
             .into_iter()
             .map(|entry| (entry.missing(|text| texts.contains(text)), entry))
             .collect();
-        entries.sort_by_key(|(missing, entry)| (*missing, entry.number));
+        entries.sort_by_key(|(missing, _)| *missing);
         let nearest = entries.into_iter().take(count).map(|(_, entry)| entry.to_entry());
         nearest
             .map(|entry| Near {
@@ -174,26 +174,28 @@ impl Snapshot {
 
     /// The groups whose entries `agent_id` may serve.
     fn reach(&self, agent_id: &SpiffeId) -> Reach {
-        let agent_id = self.short(agent_id);
         let mut reach = Reach::default();
-        reach.add(self.find_group(agent_id));
-        if let Some((_, node)) = self.find_node(agent_id) {
-            let selectors = node.selector_texts();
-            for selector in &selectors {
-                for alias in self.aliases.of(self.hash(selector)) {
-                    let alias = self.entry_at(alias);
-                    if alias.missing(|asked| selectors.binary_search(&asked).is_ok()) == 0 {
-                        reach.add(self.find_group(alias.short_spiffe_id()));
-                    }
-                }
-            }
+        let Some(own) = self.find_group(self.short(agent_id)) else { return reach };
+        reach.add(own);
+        if let Some(node) = self.node_of(own) {
+            self.aliases_of(&node).for_each(|group| reach.add(group));
         }
         let mut at = 0;
         while let Some(group) = reach.reached.get(at) {
-            self.links.of(*group).for_each(|group| reach.add(Some(group)));
+            self.links.of(*group).for_each(|group| reach.add(group));
             at += 1;
         }
         reach
+    }
+
+    /// The groups below the SPIFFE IDs of a node's aliases.
+    fn aliases_of(&self, node: &NodeRef<'_>) -> impl Iterator<Item = u32> {
+        let filed = node.selector_hashes().flat_map(|hash| self.aliases.of(hash));
+        let selectors = LazyCell::new(|| node.selector_texts());
+        let has = move |selector: &str| selectors.binary_search(&selector).is_ok();
+        let filed = filed.map(|alias| self.entry_at(alias));
+        let aliases = filed.filter(move |alias| alias.missing(&has) == 0);
+        aliases.filter_map(|alias| self.find_group(alias.short_spiffe_id()))
     }
 
     fn is_borne(&self, index: &Index, id: &SpiffeId) -> bool {
@@ -217,14 +219,17 @@ impl Snapshot {
     }
 
     pub(super) fn entry_at(&self, number: u32) -> EntryRef<'_> {
-        EntryRef { snapshot: self, number }
+        EntryRef { snapshot: self, record: self.entries.read(number) }
     }
 
-    pub(super) fn find_node(&self, short_agent_id: &str) -> Option<(u32, NodeRef<'_>)> {
-        let candidates = self.agents.of(self.hash(short_agent_id));
-        candidates
-            .map(|number| (number, NodeRef::new(self.nodes.read(number))))
-            .find(|(_, node)| node.short_agent_id() == short_agent_id)
+    pub(super) fn find_entry(&self, id: &EntryId) -> Option<u32> {
+        let mut candidates = self.entry_ids.of(self.hash(id.as_str()));
+        candidates.find(|number| self.entry_at(*number).has_id(id.as_str()))
+    }
+
+    pub(super) fn node_of(&self, group: u32) -> Option<NodeRef<'_>> {
+        let record = self.nodes.read(group);
+        (!record.is_empty()).then(|| NodeRef::new(record))
     }
 
     pub(super) fn find_group(&self, short_parent: &str) -> Option<u32> {
@@ -252,8 +257,10 @@ impl Reach {
     const FEW: usize = 16;
 
     /// Aliases are below the server, and no agent may serve what is: that group is never reached.
-    fn add(&mut self, group: Option<u32>) {
-        let Some(group) = group.filter(|group| *group != SERVER) else { return };
+    fn add(&mut self, group: u32) {
+        if group == SERVER {
+            return;
+        }
         if self.reached.len() < Self::FEW {
             if !self.reached.contains(&group) {
                 self.reached.push(group);

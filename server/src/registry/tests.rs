@@ -259,6 +259,7 @@ proptest! {
         for id in model.entries.into_keys() {
             draft.remove_entry(&id);
         }
+        AGENTS.map(id).iter().for_each(|agent_id| draft.remove_node(agent_id));
         prop_assert!(draft.is_clear());
     }
 
