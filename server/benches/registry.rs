@@ -77,7 +77,7 @@ fn measure(criterion: &mut Criterion, fleet: &Fleet) {
         assert_eq!(registry.snapshot().version(&agents[at]), versions[at]);
     });
     let ids: Vec<EntryId> = (0..10_000).map(entry_id).collect();
-    let mut find = |random: &mut Random, use_it: fn(EntryRef<'_>)| {
+    let find = |random: &mut Random, use_it: fn(EntryRef<'_>)| {
         let number = random.below(10_000);
         let agent = &agents[fleet.agent_of(number)];
         let snapshot = registry.snapshot();

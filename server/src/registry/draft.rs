@@ -70,7 +70,7 @@ impl Draft {
             alias_selectors: HashMap::new(),
             expiries: Index::default(),
         };
-        let server = draft.group_of("/spire/server");
+        let server = draft.group_of(b"/spire/server");
         assert_eq!(server, SERVER, "the first group is the server's");
         draft.uses[server as usize] += 1;
         draft
@@ -124,8 +124,8 @@ impl Draft {
 
     /// Adds a node, or replaces what is known of it.
     pub fn put_node(&mut self, node: &Node) {
-        let group = self.group_of(self.snapshot.short(&node.agent_id));
-        let record = node::pack(node, |text| self.snapshot.hash(text));
+        let group = self.group_of(self.snapshot.short(&node.agent_id).as_bytes());
+        let record = node::pack(node, |text| self.snapshot.hash(text.as_bytes()));
         let present = self.snapshot.nodes.read(group);
         if present.is_empty() {
             self.uses[group as usize] += 1;
@@ -138,7 +138,8 @@ impl Draft {
 
     /// Removes a node, where it is there.
     pub fn remove_node(&mut self, agent_id: &SpiffeId) {
-        let Some(group) = self.snapshot.find_group(self.snapshot.short(agent_id)) else { return };
+        let agent_id = self.snapshot.short(agent_id).as_bytes();
+        let Some(group) = self.snapshot.find_group(agent_id) else { return };
         if self.snapshot.node_of(group).is_some() {
             self.snapshot.nodes.write(group, &[]);
             self.snapshot.node_count -= 1;
@@ -190,7 +191,7 @@ impl Draft {
     }
 
     fn add_entry(&mut self, entry: &Entry) {
-        let group = self.group_of(self.snapshot.short(&entry.parent_id));
+        let group = self.group_of(self.snapshot.short(&entry.parent_id).as_bytes());
         self.uses[group as usize] += 1;
         let number = self.places.take(group, &mut self.snapshot.pages);
         self.write_entry(number, entry, group);
@@ -216,8 +217,8 @@ impl Draft {
     /// Files an entry in all indexes, or takes it out of all.
     fn file(&mut self, number: u32, entry: &Entry, group: u32, filed: bool) {
         let snapshot = &mut self.snapshot;
-        let id = snapshot.hash(entry.id.as_str());
-        let spiffe_id = snapshot.short(&entry.spiffe_id);
+        let id = snapshot.hash(entry.id.as_str().as_bytes());
+        let spiffe_id = snapshot.short(&entry.spiffe_id).as_bytes();
         let name = snapshot.hash(spiffe_id);
         let below = snapshot.find_group(spiffe_id);
         set(&mut snapshot.entry_ids, id, number, filed);
@@ -245,7 +246,8 @@ impl Draft {
 
     /// Files an alias under the selector that the fewest aliases ask for.
     fn file_alias(&mut self, number: u32, alias: &Entry, filed: bool) {
-        let hashes = alias.selectors.iter().map(|selector| self.snapshot.hash(selector.as_str()));
+        let hashes =
+            alias.selectors.iter().map(|selector| self.snapshot.hash(selector.as_str().as_bytes()));
         let hashes: Vec<u32> = hashes.collect();
         let uses = |hash: &u32| self.alias_selectors.get(hash).copied().unwrap_or_default();
         if filed {
@@ -273,7 +275,7 @@ impl Draft {
 
     /// The group of that parent, made where there is none. A group that is made leads nowhere, and
     /// all groups with entries that bear its parent's ID lead to it.
-    fn group_of(&mut self, short_parent: &str) -> u32 {
+    fn group_of(&mut self, short_parent: &[u8]) -> u32 {
         if let Some(group) = self.snapshot.find_group(short_parent) {
             return group;
         }
@@ -305,8 +307,8 @@ impl Draft {
         }
     }
 
-    fn write_group(&mut self, group: u32, short_parent: &str) {
-        let record = [&self.tick.to_le_bytes(), short_parent.as_bytes()].concat();
+    fn write_group(&mut self, group: u32, short_parent: &[u8]) {
+        let record = [&self.tick.to_le_bytes(), short_parent].concat();
         self.snapshot.groups.write(group, &record);
     }
 

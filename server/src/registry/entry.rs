@@ -33,7 +33,7 @@ pub(super) fn pack(entry: &Entry, group: u32, trust_domain: &TrustDomain) -> Pac
         (attributes.jwt_svid_include_jti, JTI),
         (uuid.is_some(), UUID),
     ];
-    let mut packer = Packer::default();
+    let mut packer = Packer::new();
     packer.raw(&[flags.iter().filter(|(set, _)| *set).map(|(_, flag)| flag).sum()]);
     packer.raw(&group.to_le_bytes());
     packer.signed(entry.revision_number);
@@ -43,7 +43,7 @@ pub(super) fn pack(entry: &Entry, group: u32, trust_domain: &TrustDomain) -> Pac
         None => packer.text(entry.id.as_str()),
     }
     packer.text(short(&entry.spiffe_id, trust_domain));
-    packer.texts(entry.selectors.iter().map(Selector::as_str));
+    packer.sorted_texts(entry.selectors.iter().map(Selector::as_str).collect());
     packer.integer(entry.x509_svid_ttl.into());
     packer.integer(entry.jwt_svid_ttl.into());
     if let Some(expires_at) = entry.expires_at {
@@ -74,35 +74,27 @@ pub struct EntryRef<'a> {
     pub(super) record: &'a [u8],
 }
 
-/// What stands at the head of each record, and what follows.
-struct Head<'a> {
-    flags: u8,
-    group: u32,
-    revision_number: i64,
-    created_at: Timestamp,
-    rest: Unpacker<'a>,
-}
-
 impl<'a> EntryRef<'a> {
     /// Its id.
     pub fn id(&self) -> EntryId {
-        let head = self.head();
-        head.with_id(|id| id.parse()).expect("ids were packed from ids")
+        self.with_id(|id| id.parse()).expect("ids were packed from ids")
     }
 
     /// Its revision number.
     pub fn revision_number(&self) -> i64 {
-        self.head().revision_number
+        self.after_group().signed()
     }
 
     /// When it was created.
     pub fn created_at(&self) -> Timestamp {
-        self.head().created_at
+        let mut rest = self.after_group();
+        rest.signed();
+        rest.timestamp()
     }
 
     /// All of it.
     pub fn to_entry(&self) -> Entry {
-        let Head { flags, group, revision_number, created_at, .. } = self.head();
+        let flags = self.record[0];
         let trust_domain = self.snapshot.trust_domain();
         let mut rest = self.after_id();
         let spiffe_id = long(rest.text(), trust_domain);
@@ -116,7 +108,7 @@ impl<'a> EntryRef<'a> {
         Entry {
             id: self.id(),
             spiffe_id,
-            parent_id: long(self.snapshot.group_record(group).1, trust_domain),
+            parent_id: long(self.snapshot.group_name(self.group()), trust_domain),
             selectors,
             x509_svid_ttl,
             jwt_svid_ttl,
@@ -127,8 +119,8 @@ impl<'a> EntryRef<'a> {
             store_svid: flags & STORE_SVID != 0,
             expires_at,
             hint: rest.text().parse::<Hint>().expect("packed from a hint"),
-            revision_number,
-            created_at,
+            revision_number: self.revision_number(),
+            created_at: self.created_at(),
             attributes: (flags & ATTRIBUTES != 0).then_some(AdditionalAttributes {
                 disable_x509_svid_prefetch: flags & NO_PREFETCH != 0,
                 jwt_svid_include_jti: flags & JTI != 0,
@@ -137,55 +129,54 @@ impl<'a> EntryRef<'a> {
     }
 
     pub(super) fn has_id(&self, id: &str) -> bool {
-        self.head().with_id(|own| own == id)
+        self.with_id(|own| own == id)
     }
 
-    /// The number of its parent.
+    /// The number of its parent's group.
     pub(super) fn group(&self) -> u32 {
-        self.head().group
+        let group = self.record[1..].first_chunk().expect("records are whole");
+        u32::from_le_bytes(*group)
     }
 
     /// Its SPIFFE ID, shortened.
-    pub(super) fn short_spiffe_id(&self) -> &'a str {
-        self.after_id().text()
+    pub(super) fn short_spiffe_id(&self) -> &'a [u8] {
+        self.after_id().text_bytes()
     }
 
-    /// How many of its selectors are not `found`.
-    pub(super) fn missing(&self, found: impl Fn(&str) -> bool) -> usize {
+    /// Its selectors' texts in order.
+    pub(super) fn selector_texts(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
         let mut rest = self.after_id();
-        rest.text();
-        rest.texts().filter(|text| !found(text)).count()
+        rest.text_bytes();
+        rest.texts_bytes()
     }
 
-    fn head(&self) -> Head<'a> {
-        let mut rest = Unpacker::new(self.record);
-        Head {
-            flags: u8::from_le_bytes(rest.array()),
-            group: u32::from_le_bytes(rest.array()),
-            revision_number: rest.signed(),
-            created_at: rest.timestamp(),
-            rest,
-        }
+    fn after_group(&self) -> Unpacker<'a> {
+        Unpacker::new(&self.record[1 + size_of::<u32>()..])
     }
 
-    fn after_id(&self) -> Unpacker<'a> {
-        let Head { flags, mut rest, .. } = self.head();
-        if flags & UUID != 0 {
-            rest.array::<16>();
-        } else {
-            rest.text();
-        }
+    fn before_id(&self) -> Unpacker<'a> {
+        let mut rest = self.after_group();
+        rest.signed();
+        rest.timestamp();
         rest
     }
-}
 
-impl Head<'_> {
     fn with_id<T>(&self, read: impl FnOnce(&str) -> T) -> T {
-        let mut rest = self.rest;
-        if self.flags & UUID != 0 {
+        let mut rest = self.before_id();
+        if self.record[0] & UUID != 0 {
             read(hyphenated(Uuid::from_bytes(rest.array()), &mut Uuid::encode_buffer()))
         } else {
             read(rest.text())
         }
+    }
+
+    fn after_id(&self) -> Unpacker<'a> {
+        let mut rest = self.before_id();
+        if self.record[0] & UUID != 0 {
+            rest.array::<16>();
+        } else {
+            rest.text_bytes();
+        }
+        rest
     }
 }

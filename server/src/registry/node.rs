@@ -11,16 +11,15 @@ use crate::store::Node;
 
 /// Packs a node; `hash` is the snapshot's for texts. Its agent's ID is known from where it lies.
 pub(super) fn pack(node: &Node, hash: impl Fn(&str) -> u32) -> Packer {
-    let mut selectors: Vec<_> = node.selectors.iter().map(Selector::as_str).collect();
-    selectors.sort_unstable();
-    let mut packer = Packer::default();
+    let selectors = node.selectors.iter().map(Selector::as_str);
+    let mut packer = Packer::new();
     packer.integer(selectors.len() as u64);
-    selectors.iter().for_each(|selector| packer.raw(&hash(selector).to_le_bytes()));
+    selectors.clone().for_each(|selector| packer.raw(&hash(selector).to_le_bytes()));
     packer.text(&node.serial);
     packer.text(&node.new_serial);
     packer.timestamp(node.expires_at);
     packer.raw(&[node.can_reattest.into()]);
-    packer.texts(selectors.into_iter());
+    packer.sorted_texts(selectors.collect());
     packer
 }
 
@@ -84,9 +83,8 @@ impl<'a> NodeRef<'a> {
         self.selector_hashes.as_chunks().0.iter().map(|hash| u32::from_le_bytes(*hash))
     }
 
-    /// Its selectors as text, in order of their bytes.
-    pub(super) fn selector_texts(&self) -> Vec<&'a str> {
-        let mut selectors = self.selectors;
-        selectors.texts().collect()
+    /// Its selectors' texts in order.
+    pub(super) fn selector_texts(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        self.selectors.texts_bytes()
     }
 }

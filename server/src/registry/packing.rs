@@ -20,11 +20,18 @@ pub(super) fn long(short: &str, trust_domain: &TrustDomain) -> SpiffeId {
     id.expect("IDs were shortened from IDs")
 }
 
+/// Room for most records.
+const USUAL_BYTES: usize = 256;
+
 /// Writes one record.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Packer(Vec<u8>);
 
 impl Packer {
+    pub(super) fn new() -> Self {
+        Self(Vec::with_capacity(USUAL_BYTES))
+    }
+
     pub(super) fn bytes(&self) -> &[u8] {
         &self.0
     }
@@ -57,6 +64,12 @@ impl Packer {
         texts.for_each(|text| self.text(text));
     }
 
+    /// Texts in order of their bytes, which may differ from their own.
+    pub(super) fn sorted_texts(&mut self, mut texts: Vec<&str>) {
+        texts.sort_unstable();
+        self.texts(texts.into_iter());
+    }
+
     pub(super) fn timestamp(&mut self, time: Timestamp) {
         self.signed(time.as_second());
         self.signed(time.subsec_nanosecond().into());
@@ -85,13 +98,13 @@ impl<'a> Unpacker<'a> {
     }
 
     pub(super) fn integer(&mut self) -> u64 {
-        let mut value = 0;
-        for shift in (0..).step_by(7) {
+        let [byte] = self.array();
+        let mut value = u64::from(byte & 0x7f);
+        let (mut more, mut shift) = (byte >= 0x80, 7);
+        while more {
             let [byte] = self.array();
             value |= u64::from(byte & 0x7f) << shift;
-            if byte < 0x80 {
-                break;
-            }
+            (more, shift) = (byte >= 0x80, shift + 7);
         }
         value
     }
@@ -102,13 +115,24 @@ impl<'a> Unpacker<'a> {
     }
 
     pub(super) fn text(&mut self) -> &'a str {
+        std::str::from_utf8(self.text_bytes()).expect("texts were packed from texts")
+    }
+
+    /// A text that is only compared.
+    pub(super) fn text_bytes(&mut self) -> &'a [u8] {
         let count = self.integer() as usize;
-        std::str::from_utf8(self.raw(count)).expect("texts were packed from texts")
+        self.raw(count)
     }
 
     pub(super) fn texts(&mut self) -> impl Iterator<Item = &'a str> + use<'a, '_> {
         let count = self.integer();
         (0..count).map(|_| self.text())
+    }
+
+    /// Texts that are only compared.
+    pub(super) fn texts_bytes(mut self) -> impl Iterator<Item = &'a [u8]> {
+        let count = self.integer();
+        (0..count).map(move |_| self.text_bytes())
     }
 
     pub(super) fn timestamp(&mut self) -> Timestamp {
@@ -129,7 +153,7 @@ mod tests {
             integer: u64, signed: i64, texts: Vec<String>, second in -9_999_999i64..9_999_999_999,
         ) {
             let time = Timestamp::new(second, 0).unwrap();
-            let mut packer = Packer::default();
+            let mut packer = Packer::new();
             packer.integer(integer);
             packer.signed(signed);
             packer.texts(texts.iter().map(String::as_str));
@@ -146,7 +170,7 @@ mod tests {
     #[test]
     fn instants_before_the_epoch_keep_their_fraction() {
         let time = Timestamp::new(-5, -250_000_000).unwrap();
-        let mut packer = Packer::default();
+        let mut packer = Packer::new();
         packer.timestamp(time);
         assert_eq!(Unpacker::new(packer.bytes()).timestamp(), time);
     }

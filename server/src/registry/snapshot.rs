@@ -6,7 +6,6 @@
 //! among aliases when it came: an agent finds it by walking its own selectors, and a selector that
 //! all nodes share leads to few aliases.
 
-use std::cell::LazyCell;
 use std::collections::{BTreeSet, HashSet};
 use std::hash::BuildHasher;
 use std::sync::Arc;
@@ -107,7 +106,7 @@ impl Snapshot {
 
     /// What is known of the node of `agent_id`; `None` where it is not attested.
     pub fn node(&self, agent_id: &SpiffeId) -> Option<NodeRef<'_>> {
-        self.node_of(self.find_group(self.short(agent_id))?)
+        self.node_of(self.find_group(self.short(agent_id).as_bytes())?)
     }
 
     /// The entries that `agent_id` may serve, each once, in no order.
@@ -156,11 +155,11 @@ impl Snapshot {
         found: &BTreeSet<Selector>,
         count: usize,
     ) -> Vec<Near> {
-        let texts: HashSet<&str> = found.iter().map(Selector::as_str).collect();
+        let texts: HashSet<&[u8]> = found.iter().map(|it| it.as_str().as_bytes()).collect();
         let mut entries: Vec<_> = self
             .authorized(agent_id)
             .into_iter()
-            .map(|entry| (entry.missing(|text| texts.contains(text)), entry))
+            .map(|entry| (entry.selector_texts().filter(|it| !texts.contains(it)).count(), entry))
             .collect();
         entries.sort_by_key(|(missing, _)| *missing);
         let nearest = entries.into_iter().take(count).map(|(_, entry)| entry.to_entry());
@@ -175,7 +174,7 @@ impl Snapshot {
     /// The groups whose entries `agent_id` may serve.
     fn reach(&self, agent_id: &SpiffeId) -> Reach {
         let mut reach = Reach::default();
-        let Some(own) = self.find_group(self.short(agent_id)) else { return reach };
+        let Some(own) = self.find_group(self.short(agent_id).as_bytes()) else { return reach };
         reach.add(own);
         if let Some(node) = self.node_of(own) {
             self.aliases_of(&node).for_each(|group| reach.add(group));
@@ -191,15 +190,16 @@ impl Snapshot {
     /// The groups below the SPIFFE IDs of a node's aliases.
     fn aliases_of(&self, node: &NodeRef<'_>) -> impl Iterator<Item = u32> {
         let filed = node.selector_hashes().flat_map(|hash| self.aliases.of(hash));
-        let selectors = LazyCell::new(|| node.selector_texts());
-        let has = move |selector: &str| selectors.binary_search(&selector).is_ok();
-        let filed = filed.map(|alias| self.entry_at(alias));
-        let aliases = filed.filter(move |alias| alias.missing(&has) == 0);
+        let aliases = filed.map(|alias| self.entry_at(alias)).filter(|alias| {
+            // Both are in order: what is passed over for one is not asked for by the next.
+            let mut found = node.selector_texts();
+            alias.selector_texts().all(|asked| found.any(|it| it == asked))
+        });
         aliases.filter_map(|alias| self.find_group(alias.short_spiffe_id()))
     }
 
     fn is_borne(&self, index: &Index, id: &SpiffeId) -> bool {
-        let id = self.short(id);
+        let id = self.short(id).as_bytes();
         index.of(self.hash(id)).any(|number| self.entry_at(number).short_spiffe_id() == id)
     }
 }
@@ -214,7 +214,7 @@ impl Snapshot {
         short(id, &self.trust_domain)
     }
 
-    pub(super) fn hash(&self, text: &str) -> u32 {
+    pub(super) fn hash(&self, text: &[u8]) -> u32 {
         self.hasher.hash_one(text) as u32
     }
 
@@ -223,7 +223,7 @@ impl Snapshot {
     }
 
     pub(super) fn find_entry(&self, id: &EntryId) -> Option<u32> {
-        let mut candidates = self.entry_ids.of(self.hash(id.as_str()));
+        let mut candidates = self.entry_ids.of(self.hash(id.as_str().as_bytes()));
         candidates.find(|number| self.entry_at(*number).has_id(id.as_str()))
     }
 
@@ -232,16 +232,21 @@ impl Snapshot {
         (!record.is_empty()).then(|| NodeRef::new(record))
     }
 
-    pub(super) fn find_group(&self, short_parent: &str) -> Option<u32> {
+    pub(super) fn find_group(&self, short_parent: &[u8]) -> Option<u32> {
         let mut candidates = self.parents.of(self.hash(short_parent));
         candidates.find(|group| self.group_record(*group).1 == short_parent)
     }
 
     /// When a group last changed, and the shortened SPIFFE ID of its parent.
-    pub(super) fn group_record(&self, group: u32) -> (u64, &str) {
+    pub(super) fn group_record(&self, group: u32) -> (u64, &[u8]) {
         let (changed, name) = self.groups.read(group).split_first_chunk().expect("as written");
-        let name = std::str::from_utf8(name).expect("packed from an ID");
         (u64::from_le_bytes(*changed), name)
+    }
+
+    /// The shortened SPIFFE ID of a group's parent.
+    pub(super) fn group_name(&self, group: u32) -> &str {
+        let (_, name) = self.group_record(group);
+        std::str::from_utf8(name).expect("packed from an ID")
     }
 }
 
