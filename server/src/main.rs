@@ -1,2 +1,10 @@
 //! The `spire-server` binary.
-fn main() {}
+
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    spire_server::cli::main(std::env::args().skip(1))
+}

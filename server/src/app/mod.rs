@@ -1,0 +1,327 @@
+//! The server as a whole: builds every part in order, owns its tasks, and ends them.
+
+mod catalog;
+mod process;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use spire_core::bundle::Bundle;
+use spire_core::catalog::{CatalogError, Host};
+use spire_core::clock::Clock;
+use spire_core::config::{ConfigErrors, HealthChecksConfig};
+use spire_core::id::TrustDomain;
+use spire_core::limits::GRACEFUL_STOP;
+use spire_core::tasks::Tasks;
+use spire_core::telemetry::health::{HealthPaths, HealthReport, serve_health, watch_health};
+use spire_core::telemetry::log::Logger;
+use spire_core::tls;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use crate::api::agent::AgentService;
+use crate::api;
+use crate::attestation::Attestation;
+use crate::authority::{self, Authority};
+use crate::config::{ServerConfig, ServerPlugins};
+use crate::endpoints::{AdminEndpoint, BindError, TcpEndpoint, TcpSettings};
+use crate::health;
+use crate::policy::Policy;
+use crate::rate_limit::RateLimits;
+use crate::registry::Registry;
+use crate::store::{EntryFilter, NodeFilter, OpenError, Page, Store, StoreError};
+use crate::upkeep::{AgentPruning, Upkeep};
+
+pub use process::run;
+
+/// How often it is looked whether an authority is due to be prepared or activated.
+const ROTATION_CHECK: Duration = Duration::from_secs(10);
+
+/// Why the server does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The machine refuses what every server needs.
+    #[error("{0}")]
+    Process(String),
+    /// The plugins do not make a server.
+    #[error(transparent)]
+    Config(#[from] ConfigErrors),
+    /// The configuration asks for something that this build does not have, and that it would not
+    /// be safe to leave out.
+    #[error("{0} is not supported by this build; remove it from the configuration")]
+    Unsupported(&'static str),
+    /// The datastore cannot be opened.
+    #[error("datastore-sql: {0}")]
+    OpenStore(#[from] OpenError),
+    /// The datastore cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A plugin cannot be made.
+    #[error(transparent)]
+    Plugin(#[from] CatalogError),
+    /// The datastore is that of another trust domain.
+    #[error(
+        "{what} in the datastore belongs to trust domain {found:?}, but trust_domain is \
+         {configured:?}; is the right database configured?"
+    )]
+    OtherTrustDomain {
+        /// The entry that was found.
+        what: String,
+        /// Its trust domain.
+        found: TrustDomain,
+        /// The one in the configuration.
+        configured: TrustDomain,
+    },
+    /// There is no authority.
+    #[error(transparent)]
+    Authority(#[from] authority::StartError),
+    /// A listener cannot listen.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+}
+
+/// A server that runs.
+pub struct Server {
+    address: SocketAddr,
+    attestation: Arc<Attestation>,
+    plugins: ServerPlugins,
+    host: Host,
+    logger: Logger,
+    store: Store,
+    tasks: Tasks,
+}
+
+impl Server {
+    /// Starts a server: when this returns, it answers. What was begun is ended where it fails.
+    ///
+    /// # Errors
+    /// [`StartError`]
+    pub async fn start(
+        config: ServerConfig,
+        logger: Logger,
+        clock: Clock,
+    ) -> Result<Self, StartError> {
+        let tasks = Tasks::new();
+        let started = Self::assemble(config, logger, clock, &tasks).await;
+        if started.is_err() {
+            tasks.drain(GRACEFUL_STOP).await;
+        }
+        started
+    }
+
+    async fn assemble(
+        config: ServerConfig,
+        logger: Logger,
+        clock: Clock,
+        tasks: &Tasks,
+    ) -> Result<Self, StartError> {
+        let started = Instant::now();
+        refuse_unsupported(&config)?;
+        process::prepare(&config)?;
+        let trust_domain = config.trust_domain.clone();
+        let plugins = ServerPlugins::assign(&config.plugins)?;
+
+        let store = Store::open(&plugins.data_store).await?;
+        let (told, bundle) = watch::channel(Arc::new(Bundle::empty(trust_domain.clone())));
+        let host = Host { trust_domain: trust_domain.clone(), bundle, clock: clock.clone() };
+        let loaded = catalog::load(&plugins, &host)?;
+        check_trust_domain(&store, &trust_domain).await?;
+
+        let authority = Authority::start(
+            authority::Parts {
+                settings: authority_settings(&config),
+                store: store.clone(),
+                keys: loaded.key_manager,
+                upstream: loaded.upstream_authority,
+                bundle: told,
+                clock: clock.clone(),
+            },
+            tasks,
+        )
+        .await?;
+        let registry = Registry::follow(
+            store.clone(),
+            trust_domain.clone(),
+            clock.clone(),
+            config.experimental.cache_reload_interval,
+            tasks,
+        )
+        .await?;
+
+        let attestation = Arc::new(Attestation {
+            trust_domain: trust_domain.clone(),
+            attestors: ArcSwap::from_pointee(loaded.node_attestors),
+            authority: Arc::clone(&authority),
+            store: store.clone(),
+            registry: Arc::clone(&registry),
+            id_as_selector: config.experimental.agent_spiffe_id_as_selector,
+            clock: clock.clone(),
+        });
+        let policy = Policy::new(
+            config.admin_ids.iter().cloned(),
+            Arc::clone(&registry),
+            store.clone(),
+            clock.clone(),
+            tasks.clone(),
+        );
+        let limits = Arc::new(RateLimits::new(config.ratelimit));
+        let services = api::services(api::Parts {
+            trust_domain: trust_domain.clone(),
+            store: store.clone(),
+            registry,
+            authority: Arc::clone(&authority),
+            limits: Arc::clone(&limits),
+            policy: Arc::new(policy),
+            agents: AgentService { attestation: Arc::clone(&attestation), limits },
+            log: logger.clone(),
+            audited: config.audit_log_enabled,
+            clock: clock.clone(),
+            started,
+            stop: tasks.stop_token(),
+        });
+
+        let own_bundle = authority.bundle();
+        let bundle_of: tls::BundleOf = Arc::new(move |id| {
+            let bundle = own_bundle.borrow();
+            id.is_member_of(&bundle.trust_domain).then(|| Arc::clone(&bundle))
+        });
+        let tls = tls::server_config(authority.server_svid(), bundle_of, clock.clone());
+        let tcp = TcpEndpoint::bind(TcpSettings {
+            host: config.bind_address.clone(),
+            port: config.bind_port,
+            trusted_proxies: config.proxy_protocol_trusted_cidrs.clone(),
+            tls: Arc::new(tls),
+            clock: clock.clone(),
+        })
+        .await?;
+        let admin = AdminEndpoint::bind(&config.socket_path)?;
+        let address = tcp.address();
+        tasks.spawn(tcp.serve(services.clone(), tasks.clone()));
+        tasks.spawn(admin.serve(services, tasks.clone()));
+
+        upkeep(&config, &store, &clock).start(tasks);
+        let health = watch_health(health::checks(&trust_domain, &authority, &store), tasks);
+        if config.health_checks.listener_enabled {
+            serve_health_checks(&config.health_checks, health, tasks).await;
+        }
+        Ok(Self { address, attestation, plugins, host, logger, store, tasks: tasks.clone() })
+    }
+
+    /// Where the TCP port is.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Reads the files of plugins anew that have their settings in a `plugin_data_file`. Those
+    /// that attest nodes are replaced where their file has changed.
+    pub fn reconfigure_plugins(&self) {
+        catalog::reconfigure(&self.plugins, &self.host, &self.attestation.attestors);
+    }
+
+    /// Opens the log file anew.
+    pub fn reopen_log(&self) {
+        match self.logger.reopen() {
+            Ok(()) => tracing::info!("Log file reopened"),
+            Err(error) => tracing::error!(%error, "Failed to reopen the log file; the old one is kept"),
+        }
+    }
+
+    /// Stops: no connection is accepted any more, calls in progress may end. Returns whether all
+    /// did in time; what did not is cut off with the runtime.
+    pub async fn stop(self) -> bool {
+        let ended = self.tasks.drain(GRACEFUL_STOP).await;
+        self.store.close().await;
+        ended
+    }
+}
+
+/// A listener for health that cannot listen leaves the server as it is.
+async fn serve_health_checks(
+    config: &HealthChecksConfig,
+    health: watch::Receiver<HealthReport>,
+    tasks: &Tasks,
+) {
+    let HealthChecksConfig { bind_address, bind_port, .. } = config;
+    let paths = HealthPaths { ready: config.ready_path.clone(), live: config.live_path.clone() };
+    match TcpListener::bind(format!("{bind_address}:{bind_port}")).await {
+        Ok(listener) => {
+            tracing::info!(
+                subsystem_name = "health",
+                address = format!("{bind_address}:{bind_port}"),
+                "Serving health checks"
+            );
+            tasks.spawn(serve_health(listener, paths, health, tasks.stop_token()));
+        }
+        Err(error) => tracing::warn!(
+            subsystem_name = "health",
+            address = format!("{bind_address}:{bind_port}"),
+            %error,
+            "Error serving health checks"
+        ),
+    }
+}
+
+fn refuse_unsupported(config: &ServerConfig) -> Result<(), StartError> {
+    let experimental = &config.experimental;
+    if experimental.auth_opa_policy_engine.is_some() {
+        return Err(StartError::Unsupported("experimental.auth_opa_policy_engine"));
+    }
+    if experimental.require_pq_kem {
+        return Err(StartError::Unsupported("experimental.require_pq_kem"));
+    }
+    Ok(())
+}
+
+async fn check_trust_domain(store: &Store, trust_domain: &TrustDomain) -> Result<(), StartError> {
+    let first = Page { limit: Some(1), ..Page::default() };
+    let entries = store.list_entries(&EntryFilter::default(), first).await?.items;
+    if let Some(entry) = entries.iter().find(|entry| !entry.spiffe_id.is_member_of(trust_domain)) {
+        return Err(StartError::OtherTrustDomain {
+            what: format!("registration entry {:?}", entry.id.as_str()),
+            found: entry.spiffe_id.trust_domain(),
+            configured: trust_domain.clone(),
+        });
+    }
+    let nodes = store.list_nodes(&NodeFilter::default(), first).await?.items;
+    if let Some(node) = nodes.iter().find(|node| !node.agent_id.is_member_of(trust_domain)) {
+        tracing::warn!(
+            agent_id = %node.agent_id,
+            trust_domain = %trust_domain,
+            "An attested node in the datastore belongs to another trust domain; is the right \
+             database configured?"
+        );
+    }
+    Ok(())
+}
+
+fn authority_settings(config: &ServerConfig) -> authority::Settings {
+    authority::Settings {
+        trust_domain: config.trust_domain.clone(),
+        ca_key_type: config.ca_key_type,
+        jwt_key_type: config.jwt_key_type,
+        ca_subject: config.ca_subject.clone(),
+        ca_ttl: config.ca_ttl,
+        default_x509_svid_ttl: config.default_x509_svid_ttl,
+        default_jwt_svid_ttl: config.default_jwt_svid_ttl,
+        agent_ttl: config.agent_ttl,
+        jwt_issuer: config.jwt_issuer.clone(),
+        disable_jwt_svids: config.disable_jwt_svids,
+        rotation_check_interval: ROTATION_CHECK,
+    }
+}
+
+fn upkeep(config: &ServerConfig, store: &Store, clock: &Clock) -> Upkeep {
+    let agents = config.prune_attested_nodes_expired_for.map(|expired_for| AgentPruning {
+        expired_for,
+        batch: config.prune_attested_nodes_batch_size,
+        include_non_reattestable: config.prune_tofu_nodes,
+    });
+    Upkeep {
+        store: store.clone(),
+        clock: clock.clone(),
+        agents,
+        changes_kept_for: config.experimental.prune_events_older_than,
+    }
+}

@@ -1,0 +1,255 @@
+//! The listeners over real sockets, before a service that says who called.
+
+mod harness;
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use harness::{channel, channel_over, client_tls, TestAuthority};
+use spire_core::clock::Clock;
+use spire_core::limits::MAX_MESSAGE_BYTES;
+use spire_core::tasks::Tasks;
+use spire_core::wire::agent::agent_client::AgentClient;
+use spire_core::wire::agent::agent_server::{Agent, AgentServer};
+use spire_core::wire::agent::*;
+use spire_core::wire::types;
+use spire_server::caller::Caller;
+use spire_server::endpoints::{AdminEndpoint, TcpEndpoint, TcpSettings};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::Notify;
+use tonic::body::Body;
+use tonic::{Code, Request, Response, Status};
+
+/// A service whose answer is its caller; with `hold` it waits to be told.
+#[derive(Clone, Default)]
+struct Echo {
+    hold: Option<Arc<(Notify, Notify)>>,
+}
+
+impl tower::Service<http::Request<Body>> for Echo {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = futures::future::BoxFuture<'static, Result<Self::Response, Infallible>>;
+
+    fn poll_ready(
+        &mut self,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Result<(), Infallible>> {
+        std::task::Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let hold = self.hold.clone();
+        Box::pin(async move {
+            if let Some(hold) = hold {
+                hold.0.notify_one();
+                hold.1.notified().await;
+            }
+            let caller = request.extensions().get::<Caller>().unwrap();
+            Ok(Status::aborted(format!("{caller:?}")).into_http())
+        })
+    }
+}
+
+struct Listening {
+    address: SocketAddr,
+    authority: TestAuthority,
+    tasks: Tasks,
+}
+
+async fn listen(service: Echo, trusted_proxies: &[&str]) -> Listening {
+    let authority = TestAuthority::new().await;
+    let tasks = Tasks::new();
+    let endpoint = TcpEndpoint::bind(TcpSettings {
+        host: "127.0.0.1".to_owned(),
+        port: 0,
+        trusted_proxies: trusted_proxies.iter().map(|text| text.parse().unwrap()).collect(),
+        tls: Arc::new(authority.server_tls()),
+        clock: Clock::system(),
+    })
+    .await
+    .unwrap();
+    let address = endpoint.address();
+    tasks.spawn(endpoint.serve(service, tasks.clone()));
+    Listening { address, authority, tasks }
+}
+
+/// What the echo says of whoever calls over `channel`.
+async fn caller(channel: tonic::transport::Channel) -> String {
+    let status = AgentClient::new(channel).count_agents(CountAgentsRequest::default()).await;
+    status.unwrap_err().message().to_owned()
+}
+
+#[tokio::test]
+async fn a_certificate_is_optional_and_names_the_caller() {
+    let listening = listen(Echo::default(), &[]).await;
+    let anonymous = channel(listening.address, client_tls(None)).await.unwrap();
+    let said = caller(anonymous).await;
+    assert!(said.contains("address: 127.0.0.1:") && said.contains("svid: None"), "{said}");
+
+    let identity = listening.authority.identity("/spire/agent/test/1").await;
+    let agent = channel(listening.address, client_tls(Some(identity))).await.unwrap();
+    let said = caller(agent).await;
+    assert!(said.contains("spiffe://example.org/spire/agent/test/1"), "{said}");
+}
+
+#[tokio::test]
+async fn a_trusted_proxy_speaks_for_its_client_and_another_does_not() {
+    let header = b"PROXY TCP4 192.0.2.7 10.0.0.1 5000 443\r\n";
+    let trusting = listen(Echo::default(), &["127.0.0.0/8"]).await;
+    let mut stream = TcpStream::connect(trusting.address).await.unwrap();
+    stream.write_all(header).await.unwrap();
+    let said = caller(channel_over(stream, client_tls(None)).await.unwrap()).await;
+    assert!(said.contains("address: 192.0.2.7:5000"), "{said}");
+    let direct = channel(trusting.address, client_tls(None)).await.unwrap();
+    assert!(caller(direct).await.contains("address: 127.0.0.1:"));
+
+    let wary = listen(Echo::default(), &["10.0.0.0/8"]).await;
+    let mut stream = TcpStream::connect(wary.address).await.unwrap();
+    stream.write_all(header).await.unwrap();
+    assert!(channel_over(stream, client_tls(None)).await.is_err());
+}
+
+#[tokio::test]
+async fn clients_that_send_nothing_do_not_stop_others() {
+    let listening = listen(Echo::default(), &[]).await;
+    let mut silent = Vec::new();
+    for number in 0..1100 {
+        let mut stream = TcpStream::connect(listening.address).await.unwrap();
+        if number % 2 == 0 {
+            let _ = stream.write_all(b"\x16\x03\x01").await; // a record that never ends
+        }
+        silent.push(stream);
+    }
+    // The first 1024 hold all places that one address has without a certificate; those after them
+    // were closed, and so is a client that comes now.
+    let mut last = silent.pop().unwrap();
+    let mut byte = [0];
+    assert!(matches!(last.read(&mut byte).await, Ok(0) | Err(_)));
+    // An address of its own is let in at once.
+    let proxied = listen(Echo::default(), &["127.0.0.0/8"]).await;
+    let mut held = Vec::new();
+    for _ in 0..50 {
+        held.push(TcpStream::connect(proxied.address).await.unwrap());
+    }
+    let call = async { caller(channel(proxied.address, client_tls(None)).await.unwrap()).await };
+    let said = tokio::time::timeout(Duration::from_secs(5), call).await.unwrap();
+    assert!(said.contains("127.0.0.1"), "{said}");
+}
+
+#[tokio::test]
+async fn a_handshake_that_takes_too_long_is_ended() {
+    let listening = listen(Echo::default(), &[]).await;
+    let mut stream = TcpStream::connect(listening.address).await.unwrap();
+    let mut byte = [0];
+    let ended = tokio::time::timeout(Duration::from_secs(15), stream.read(&mut byte)).await;
+    assert!(matches!(ended.unwrap(), Ok(0) | Err(_)));
+}
+
+#[tokio::test]
+async fn a_client_without_http2_is_closed_after_its_handshake() {
+    let listening = listen(Echo::default(), &[]).await;
+    let mut tls = client_tls(None);
+    tls.alpn_protocols.clear();
+    let stream = TcpStream::connect(listening.address).await.unwrap();
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(tls));
+    let name = rustls::pki_types::ServerName::try_from("spire-server").unwrap();
+    let mut stream = connector.connect(name, stream).await.unwrap();
+    let mut byte = [0];
+    assert!(matches!(stream.read(&mut byte).await, Ok(0) | Err(_)));
+}
+
+#[tokio::test]
+async fn the_admin_socket_knows_the_process() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("api.sock");
+    let tasks = Tasks::new();
+    let endpoint = AdminEndpoint::bind(&path).unwrap();
+    tasks.spawn(endpoint.serve(Echo::default(), tasks.clone()));
+    let said = caller(harness::unix_channel(&path).await).await;
+    assert!(said.contains(&format!("pid: Some({})", std::process::id())), "{said}");
+    assert!(said.starts_with("Local("), "{said}");
+
+    tasks.drain(Duration::from_secs(5)).await;
+    assert!(UnixStream::connect(&path).await.is_err() && !path.exists());
+}
+
+#[tokio::test]
+async fn a_stop_lets_calls_end_and_takes_no_more() {
+    let hold = Arc::new((Notify::new(), Notify::new()));
+    let listening = listen(Echo { hold: Some(hold.clone()) }, &[]).await;
+    let channel = channel(listening.address, client_tls(None)).await.unwrap();
+    let call = tokio::spawn(caller(channel));
+    hold.0.notified().await;
+
+    let tasks = listening.tasks.clone();
+    let drained = tokio::spawn(async move { tasks.drain(Duration::from_secs(10)).await });
+    listening.tasks.stop_token().cancelled().await;
+    while TcpStream::connect(listening.address).await.is_ok() {
+        tokio::task::yield_now().await; // until the listener is gone
+    }
+    assert!(!drained.is_finished());
+    hold.1.notify_one();
+    assert!(call.await.unwrap().contains("127.0.0.1"));
+    assert!(drained.await.unwrap());
+}
+
+/// Takes any message and says nothing.
+#[derive(Clone)]
+struct Deaf;
+
+macro_rules! unused {
+    ($($method:ident($request:ty) -> $response:ty;)*) => {
+        $(async fn $method(&self, _: Request<$request>) -> Result<Response<$response>, Status> {
+            Err(Status::unimplemented("not in this test"))
+        })*
+    };
+}
+
+#[tonic::async_trait]
+impl Agent for Deaf {
+    type AttestAgentStream =
+        futures::stream::BoxStream<'static, Result<AttestAgentResponse, Status>>;
+    async fn attest_agent(
+        &self,
+        request: Request<tonic::Streaming<AttestAgentRequest>>,
+    ) -> Result<Response<Self::AttestAgentStream>, Status> {
+        let mut messages = request.into_inner();
+        Err(spire_server::endpoints::restate(messages.message().await.unwrap_err()))
+    }
+    unused! {
+        count_agents(CountAgentsRequest) -> CountAgentsResponse;
+        list_agents(ListAgentsRequest) -> ListAgentsResponse;
+        get_agent(GetAgentRequest) -> types::Agent;
+        delete_agent(DeleteAgentRequest) -> ();
+        ban_agent(BanAgentRequest) -> ();
+        renew_agent(RenewAgentRequest) -> RenewAgentResponse;
+        create_join_token(CreateJoinTokenRequest) -> types::JoinToken;
+        post_status(PostStatusRequest) -> PostStatusResponse;
+    }
+}
+
+#[tokio::test]
+async fn a_message_that_is_too_large_is_refused_in_the_words_of_grpc() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("api.sock");
+    let tasks = Tasks::new();
+    let endpoint = AdminEndpoint::bind(&path).unwrap();
+    tasks.spawn(endpoint.serve(AgentServer::new(Deaf), tasks.clone()));
+    let mut client = AgentClient::new(harness::unix_channel(&path).await);
+
+    let token = "x".repeat(MAX_MESSAGE_BYTES);
+    let request = CreateJoinTokenRequest { token, ..Default::default() };
+    let status = client.create_join_token(request).await.unwrap_err();
+    assert_eq!(status.code(), Code::ResourceExhausted);
+    let expected = "grpc: received message larger than max (4194309 vs. 4194304)";
+    assert_eq!(status.message(), expected);
+
+    let step = attest_agent_request::Step::ChallengeResponse(vec![0; MAX_MESSAGE_BYTES].into());
+    let request = AttestAgentRequest { step: Some(step) };
+    let status = client.attest_agent(futures::stream::iter([request])).await.unwrap_err();
+    assert_eq!((status.code(), status.message()), (Code::ResourceExhausted, expected));
+}
