@@ -1,9 +1,13 @@
 //! The agent of a trust domain on one node: it attests the node, holds the identities that the
 //! node may hand out, and hands them to the processes that they belong to.
 
+pub mod attestation;
+mod backoff;
+pub mod bootstrap;
 pub mod cache;
 pub mod client;
 pub mod config;
+pub mod identity;
 pub mod rotation;
 pub mod storage;
 pub mod workload;

@@ -178,8 +178,7 @@ async fn a_token_with_an_alias_makes_its_entry() {
 
 #[tokio::test]
 async fn selectors_hold_the_agents_own_id_where_that_is_wanted() {
-    let server =
-        TestServer::start("experimental { agent_spiffe_id_as_selector = true }").await;
+    let server = TestServer::start("experimental { agent_spiffe_id_as_selector = true }").await;
     server.create_token(TOKEN, 600).await;
     TestAgent::new().attest(&server, "join_token", TOKEN).await.unwrap();
     let request = GetAgentRequest { id: token_id(), output_mask: None };
@@ -202,20 +201,14 @@ async fn agents_are_told_apart_by_their_filters() {
         TestAgent::new().attest(&server, "join_token", token).await.unwrap();
     }
     let mut agents = server.agents().await;
-    agents
-        .ban_agent(BanAgentRequest { id: wire_id("/spire/agent/join_token/b") })
-        .await
-        .unwrap();
+    agents.ban_agent(BanAgentRequest { id: wire_id("/spire/agent/join_token/b") }).await.unwrap();
     let filter = |banned| count_agents_request::Filter { by_banned: banned, ..Default::default() };
     for (banned, expected) in [(None, 3), (Some(true), 1), (Some(false), 2)] {
         let request = CountAgentsRequest { filter: Some(filter(banned)) };
         assert_eq!(agents.count_agents(request).await.unwrap().into_inner().count, expected);
     }
-    let page = |token: String| ListAgentsRequest {
-        page_size: 2,
-        page_token: token,
-        ..Default::default()
-    };
+    let page =
+        |token: String| ListAgentsRequest { page_size: 2, page_token: token, ..Default::default() };
     let first = agents.list_agents(page(String::new())).await.unwrap().into_inner();
     assert_eq!(first.agents.len(), 2);
     let second = agents.list_agents(page(first.next_page_token)).await.unwrap().into_inner();

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use harness::{channel, channel_over, client_tls, TestAuthority};
+use harness::{TestAuthority, channel, channel_over, client_tls};
 use spire_core::clock::Clock;
 use spire_core::limits::MAX_MESSAGE_BYTES;
 use spire_core::tasks::Tasks;

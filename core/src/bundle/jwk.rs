@@ -7,8 +7,8 @@ use aws_lc_rs::signature::{
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
-use der::asn1::UintRef;
 use der::Decode;
+use der::asn1::UintRef;
 use rustls_pki_types::{AlgorithmIdentifier, alg_id};
 use serde::Serialize;
 use serde_json::Value;

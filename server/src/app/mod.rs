@@ -21,8 +21,8 @@ use spire_core::tls;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use crate::api::agent::AgentService;
 use crate::api;
+use crate::api::agent::AgentService;
 use crate::attestation::Attestation;
 use crate::authority::{self, Authority};
 use crate::config::{ServerConfig, ServerPlugins};
@@ -224,7 +224,9 @@ impl Server {
     pub fn reopen_log(&self) {
         match self.logger.reopen() {
             Ok(()) => tracing::info!("Log file reopened"),
-            Err(error) => tracing::error!(%error, "Failed to reopen the log file; the old one is kept"),
+            Err(error) => {
+                tracing::error!(%error, "Failed to reopen the log file; the old one is kept")
+            }
         }
     }
 

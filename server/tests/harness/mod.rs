@@ -66,10 +66,8 @@ impl TestAuthority {
 
     pub fn server_tls(&self) -> ServerConfig {
         let root = X509Authority { certificate: self.issuer.certificate().clone(), tainted: false };
-        let bundle = Arc::new(Bundle {
-            x509_authorities: vec![root],
-            ..Bundle::empty(trust_domain())
-        });
+        let bundle =
+            Arc::new(Bundle { x509_authorities: vec![root], ..Bundle::empty(trust_domain()) });
         let bundle_of: tls::BundleOf = Arc::new(move |_| Some(bundle.clone()));
         tls::server_config(self.server.subscribe(), bundle_of, Clock::system())
     }
