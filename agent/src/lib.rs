@@ -2,7 +2,7 @@
 //! node may hand out, and hands them to the processes that they belong to.
 
 pub mod attestation;
-mod backoff;
+pub mod backoff;
 pub mod bootstrap;
 pub mod cache;
 pub mod client;
@@ -11,3 +11,4 @@ pub mod identity;
 pub mod rotation;
 pub mod storage;
 pub mod workload;
+pub mod sync;
