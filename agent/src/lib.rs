@@ -3,10 +3,12 @@
 
 pub mod attestation;
 pub mod backoff;
+mod backoff;
 pub mod bootstrap;
 pub mod cache;
 pub mod client;
 pub mod config;
+pub mod identity;
 pub mod identity;
 pub mod rotation;
 pub mod storage;
