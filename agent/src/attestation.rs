@@ -150,11 +150,7 @@ impl NodeAttestation {
                 tracing::warn!("SVID recovered, but no keys found. Generating new keypair");
                 return Ok(None);
             }
-<<<<<<< HEAD
-            (StoredKey::OthersOnly, false) => {
-=======
             (StoredKey::OthersOnly, false) | (StoredKey::Found(..), _) => {
->>>>>>> 12c854f (wip client)
                 tracing::warn!("SVID recovered, but no SVID key found. Generating new keypair");
                 return Ok(None);
             }

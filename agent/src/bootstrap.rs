@@ -269,12 +269,7 @@ impl Rebootstrap {
     /// [`StorageError`].
     pub fn authority_is_unknown(&self, storage: &Storage) -> Result<bool, StorageError> {
         let data = storage.data();
-<<<<<<< HEAD
-        let is_bound = !data.svid.is_empty() && !data.reattestable;
-        if self.mode == RebootstrapMode::Never || data.bundle.is_empty() || is_bound {
-=======
         if self.mode == RebootstrapMode::Never || data.bundle.is_empty() {
->>>>>>> 12c854f (wip client)
             return Ok(false);
         }
         let now = self.clock.now();

@@ -95,6 +95,7 @@ fn key_type_name(kind: KeyType) -> &'static str {
         KeyType::EcP256 => "ec-p256",
         KeyType::EcP384 => "ec-p384",
         KeyType::EcP521 => "ec-p521",
+        KeyType::OtherRsa => "rsa",
     }
 }
 
