@@ -150,7 +150,7 @@ impl NodeAttestation {
                 tracing::warn!("SVID recovered, but no keys found. Generating new keypair");
                 return Ok(None);
             }
-            (StoredKey::OthersOnly, false) | (StoredKey::Found(..), _) => {
+            (StoredKey::OthersOnly, false) => {
                 tracing::warn!("SVID recovered, but no SVID key found. Generating new keypair");
                 return Ok(None);
             }

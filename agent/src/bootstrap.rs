@@ -269,7 +269,8 @@ impl Rebootstrap {
     /// [`StorageError`].
     pub fn authority_is_unknown(&self, storage: &Storage) -> Result<bool, StorageError> {
         let data = storage.data();
-        if self.mode == RebootstrapMode::Never || data.bundle.is_empty() {
+        let is_bound = !data.svid.is_empty() && !data.reattestable;
+        if self.mode == RebootstrapMode::Never || data.bundle.is_empty() || is_bound {
             return Ok(false);
         }
         let now = self.clock.now();

@@ -2,15 +2,13 @@
 //! node may hand out, and hands them to the processes that they belong to.
 
 pub mod attestation;
-mod backoff;
+pub mod backoff;
 pub mod bootstrap;
 pub mod cache;
 pub mod client;
-<<<<<<< HEAD
 pub mod config;
-=======
 pub mod identity;
->>>>>>> 915bbf3 (wip attestation)
 pub mod rotation;
 pub mod storage;
+pub mod sync;
 pub mod workload;

@@ -129,6 +129,11 @@ impl Cache {
         (state.records.contents(), state.bundles.clone())
     }
 
+    /// All bundles that are held.
+    pub fn all_bundles(&self) -> Bundles {
+        self.state().bundles.clone()
+    }
+
     /// Takes over what the server answered, tells those whom it concerns, and says what changed.
     pub fn authorize(&self, authorized: Authorized) -> Changes {
         let changes = self.state().authorize(authorized, self.clock.now());
@@ -149,6 +154,12 @@ impl Cache {
     /// entries become due again after a while.
     pub fn refuse(&self, entries: &[EntryId]) {
         self.state().refuse(entries, self.clock.now());
+    }
+
+    /// Notes that the server could not be asked to sign for these entries. Callers that wait for
+    /// them get the others; the entries stay due.
+    pub fn postpone(&self, entries: &[EntryId]) {
+        self.state().postpone(entries, self.clock.now());
     }
 
     /// What is to be signed now, at most `limit` entries: first what callers wait for, then what

@@ -206,6 +206,12 @@ impl Records {
         record.refusals = record.refusals.saturating_add(1);
     }
 
+    pub(super) fn postpone(&mut self, id: &EntryId) {
+        if let Some(record) = self.by_id.get_mut(id) {
+            record.refusals = record.refusals.max(1);
+        }
+    }
+
     pub(super) fn due(&self, now: Timestamp, limit: usize) -> Vec<Due> {
         let mut due: Vec<_> =
             self.by_id.values().filter_map(|record| Some((record.urgency(now)?, record))).collect();

@@ -188,6 +188,13 @@ impl State {
         self.publish_to_holders_of(&entries.iter().cloned().collect(), now);
     }
 
+    pub(super) fn postpone(&mut self, entries: &[EntryId], now: Timestamp) {
+        for id in entries {
+            self.records.postpone(id);
+        }
+        self.publish_to_holders_of(&entries.iter().cloned().collect(), now);
+    }
+
     fn publish_to_holders_of(&mut self, changed: &HashSet<EntryId>, now: Timestamp) {
         let holds = |group: &Group| group.matching.iter().any(|it| changed.contains(&it.id));
         let concerned: Vec<_> = self

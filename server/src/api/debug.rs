@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use jiff::Timestamp;
 use spire_core::id::SpiffeId;
 use spire_core::wire::debug::debug_server::Debug;
 use spire_core::wire::debug::get_info_response::Cert;
@@ -14,7 +13,6 @@ use x509_cert::Certificate;
 use x509_cert::der::{self, Decode};
 use x509_cert::ext::pkix::SubjectAltName;
 use x509_cert::ext::pkix::name::GeneralName;
-use x509_cert::name::Name;
 
 use super::listing;
 use super::status::failed;

@@ -26,16 +26,23 @@ pub async fn run(config: ServerConfig, logger: Logger) -> Result<(), StartError>
         () = signals.end() => return Ok(()),
     };
     loop {
-        tokio::select! {
-            () = signals.end() => break,
-            _ = signals.reconfigure.recv() => server.reconfigure_plugins(),
-            _ = signals.reopen_log.recv() => server.reopen_log(),
+        match signals.next().await {
+            Asked::End => break,
+            Asked::Reconfigure => server.reconfigure_plugins(),
+            Asked::ReopenLog => server.reopen_log(),
         }
     }
     if !server.stop().await {
         tracing::warn!("Calls did not end in time and were cut off");
     }
     Ok(())
+}
+
+/// What a signal asks for.
+enum Asked {
+    End,
+    Reconfigure,
+    ReopenLog,
 }
 
 struct Signals {
@@ -58,6 +65,15 @@ impl Signals {
             reconfigure: listen(SignalKind::user_defined1())?,
             reopen_log: listen(SignalKind::user_defined2())?,
         })
+    }
+
+    async fn next(&mut self) -> Asked {
+        tokio::select! {
+            _ = self.interrupt.recv() => Asked::End,
+            _ = self.terminate.recv() => Asked::End,
+            _ = self.reconfigure.recv() => Asked::Reconfigure,
+            _ = self.reopen_log.recv() => Asked::ReopenLog,
+        }
     }
 
     async fn end(&mut self) {

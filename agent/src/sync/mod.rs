@@ -1,0 +1,150 @@
+//! What the server authorised against what is held → what changed.
+
+mod entries;
+mod taint;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use futures::StreamExt;
+use spire_core::bundle::Bundle;
+use spire_core::clock::Clock;
+use spire_core::entry::Entry;
+use spire_core::id::{SpiffeId, TrustDomain};
+use tokio::sync::watch;
+
+use crate::cache::{Authorized, Cache, Changes, JwtSvids};
+use crate::client::{RpcError, Server};
+pub use entries::EntrySource;
+
+/// How many bundles are asked for at a time.
+const PARALLEL_BUNDLES: usize = 10;
+
+/// Brings the cache to what the server says.
+pub struct Synchronizer {
+    server: Arc<Server>,
+    cache: Arc<Cache>,
+    jwt_svids: JwtSvids,
+    entries: EntrySource,
+    bundle: watch::Sender<Arc<Bundle>>,
+    clock: Clock,
+}
+
+/// What a sync found out, apart from what went into the cache.
+#[derive(Debug, Default)]
+pub struct Synced {
+    /// Authorities of this trust domain that are tainted since this sync.
+    pub tainted: Option<Bundle>,
+}
+
+/// A sync that failed. The cache is as it was.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum SyncError {
+    /// The entries could not be had.
+    #[error("failed to fetch authorized entries: {0}")]
+    Entries(#[source] RpcError),
+    /// This trust domain's bundle could not be had.
+    #[error("failed to fetch bundle: {0}")]
+    Bundle(#[source] RpcError),
+}
+
+impl SyncError {
+    /// The call that failed.
+    pub fn cause(&self) -> &RpcError {
+        match self {
+            Self::Entries(error) | Self::Bundle(error) => error,
+        }
+    }
+}
+
+impl Synchronizer {
+    /// `bundle` is what the connection to the server trusts; it follows the server's answers.
+    pub fn new(
+        server: Arc<Server>,
+        cache: Arc<Cache>,
+        jwt_svids: JwtSvids,
+        entries: EntrySource,
+        bundle: watch::Sender<Arc<Bundle>>,
+        clock: Clock,
+    ) -> Self {
+        Self { server, cache, jwt_svids, entries, bundle, clock }
+    }
+
+    /// Asks the server once, on behalf of `agent`.
+    ///
+    /// # Errors
+    /// [`SyncError`].
+    pub async fn sync(&self, agent: &SpiffeId) -> Result<Synced, SyncError> {
+        let held = self.cache.entries();
+        let entries = self.entries.fetch(&self.server, agent, &held);
+        let (entries, own) = tokio::join!(entries, self.server.bundle());
+        let (entries, own) =
+            (entries.map_err(SyncError::Entries)?, own.map_err(SyncError::Bundle)?);
+        let federated = self.federated_bundles(&entries).await;
+
+        let before = self.bundle.borrow().clone();
+        let own = if *before == own { before.clone() } else { Arc::new(own) };
+        let synced_at = Some(self.clock.now());
+        let authorized = Authorized { entries, own: own.clone(), federated, synced_at };
+        log_changes(&self.cache.authorize(authorized));
+        if Arc::ptr_eq(&before, &own) {
+            return Ok(Synced::default());
+        }
+        tracing::debug!(sequence_number = own.sequence_number, "Bundle updated");
+        self.bundle.send_replace(own.clone());
+        let now = self.clock.now();
+        taint::drop_jwt_svids(&self.jwt_svids, &before, &own);
+        Ok(Synced { tainted: taint::replace_x509_svids(&self.cache, &before, &own, now) })
+    }
+
+    /// The bundles that the entries federate with. One that cannot be had is kept as it was.
+    async fn federated_bundles(
+        &self,
+        entries: &[Arc<Entry>],
+    ) -> BTreeMap<TrustDomain, Arc<Bundle>> {
+        let wanted: BTreeSet<_> =
+            entries.iter().flat_map(|entry| &entry.federates_with).cloned().collect();
+        if wanted.is_empty() {
+            return BTreeMap::new();
+        }
+        let held = self.cache.all_bundles().federated;
+        let fetch = async |domain: TrustDomain| {
+            let known = held.get(&domain);
+            let bundle = match self.server.federated_bundle(&domain).await {
+                Ok(Some(bundle)) => match known {
+                    Some(known) if **known == bundle => Some(known.clone()),
+                    _ => Some(Arc::new(bundle)),
+                },
+                Ok(None) => None,
+                Err(error) => {
+                    tracing::warn!(
+                        %error,
+                        trust_domain = %domain,
+                        subsystem_name = "manager",
+                        "Failed to fetch federated bundle"
+                    );
+                    known.cloned()
+                }
+            };
+            Some((domain, bundle?))
+        };
+        futures::stream::iter(wanted)
+            .map(fetch)
+            .buffer_unordered(PARALLEL_BUNDLES)
+            .filter_map(std::future::ready)
+            .collect()
+            .await
+    }
+}
+
+fn log_changes(changes: &Changes) {
+    for entry in &changes.created {
+        tracing::debug!(entry = %entry.id, spiffe_id = %entry.spiffe_id, "Entry created");
+    }
+    for entry in &changes.updated {
+        tracing::debug!(entry = %entry.id, spiffe_id = %entry.spiffe_id, "Entry updated");
+    }
+    for entry in &changes.removed {
+        tracing::debug!(entry = %entry.id, spiffe_id = %entry.spiffe_id, "Entry removed");
+    }
+}
