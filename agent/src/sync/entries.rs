@@ -9,9 +9,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use spire_core::entry::{Entry, EntryId};
 use spire_core::id::SpiffeId;
 use spire_core::limits::{MAX_SYNC_PAGE, REMOTE_CALL};
+use spire_core::wire::SyncAuthorizedEntriesResponse;
 use spire_core::wire::entry::{
     EntryRevision, GetAuthorizedEntriesRequest, SyncAuthorizedEntriesRequest,
-    SyncAuthorizedEntriesResponse,
 };
 use spire_core::wire::types::{self, EntryMask};
 use tokio::sync::mpsc;
@@ -101,10 +101,10 @@ impl AuthorizedEntries<'_> {
 
         let mut page = next(&mut answers).await?;
         if page.entry_revisions.is_empty() {
-            self.take(page.entries)?;
+            self.take_encoded(page.entries)?;
             while page.more {
                 page = next(&mut answers).await?;
-                self.take(page.entries)?;
+                self.take_encoded(page.entries)?;
             }
             return Ok(());
         }
@@ -124,7 +124,7 @@ impl AuthorizedEntries<'_> {
             ask(SyncAuthorizedEntriesRequest { output_mask: None, ids }).await;
             loop {
                 let page = next(&mut answers).await?;
-                self.take(page.entries)?;
+                self.take_encoded(page.entries)?;
                 if !page.more {
                     break;
                 }
@@ -159,6 +159,14 @@ impl AuthorizedEntries<'_> {
             }
         }
         self.check_size(wanted.len())
+    }
+
+    fn take_encoded(&mut self, entries: Vec<bytes::Bytes>) -> Result<(), RpcError> {
+        let decoded = entries.into_iter().map(<types::Entry as prost::Message>::decode);
+        let decoded = decoded.collect::<Result<_, _>>().map_err(|error| {
+            RpcError::from(tonic::Status::internal(format!("malformed entry: {error}")))
+        })?;
+        self.take(decoded)
     }
 
     fn take(&mut self, entries: Vec<types::Entry>) -> Result<(), RpcError> {

@@ -39,7 +39,8 @@ pub struct TestAuthority {
 
 impl TestAuthority {
     pub async fn new() -> Self {
-        let key: Arc<dyn SigningKey> = Arc::new(LocalKey::generate(KeyType::EcP256).unwrap());
+        let key: Arc<dyn SigningKey> =
+            Arc::new(LocalKey::generate_blocking(KeyType::EcP256).unwrap());
         let ttl = Duration::from_secs(3600);
         let subject = Subject::default();
         let root = self_sign_ca(&*key, &trust_domain(), &subject, ttl, Timestamp::now());
@@ -51,7 +52,7 @@ impl TestAuthority {
     }
 
     pub async fn identity(&self, path: &str) -> Identity {
-        let key = LocalKey::generate(KeyType::EcP256).unwrap();
+        let key = LocalKey::generate_blocking(KeyType::EcP256).unwrap();
         let id = trust_domain().member(path).unwrap();
         let template = LeafTemplate {
             id: &id,

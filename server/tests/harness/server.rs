@@ -114,7 +114,7 @@ pub struct TestAgent {
 
 impl TestAgent {
     pub fn new() -> Self {
-        Self { key: Arc::new(LocalKey::generate(KeyType::EcP256).unwrap()) }
+        Self { key: Arc::new(LocalKey::generate_blocking(KeyType::EcP256).unwrap()) }
     }
 
     pub async fn csr(&self) -> Bytes {

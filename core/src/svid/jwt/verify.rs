@@ -105,7 +105,10 @@ fn unparsable(reason: impl std::fmt::Display) -> JwtError {
 }
 
 /// The signed text, the payload, the signature and the header of a compact token.
-fn parse(token: &str) -> Result<(&[u8], Vec<u8>, Vec<u8>, Header), JwtError> {
+/// The signed part, the payload, the signature and the header of a token.
+type Parts<'t> = (&'t [u8], Vec<u8>, Vec<u8>, Header);
+
+fn parse(token: &str) -> Result<Parts<'_>, JwtError> {
     if token.len() > MAX_JWT_BYTES {
         return Err(unparsable(format!("token is longer than {MAX_JWT_BYTES} bytes")));
     }
