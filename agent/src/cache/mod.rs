@@ -41,6 +41,9 @@ pub struct Cache {
     clock: Clock,
 }
 
+/// An entry with the SVID that is held for it.
+pub type HeldEntry = (Arc<Entry>, Option<Arc<HeldSvid>>);
+
 /// What the server answered: everything that this node may serve from now on.
 #[derive(Debug, Clone)]
 pub struct Authorized {
@@ -124,7 +127,7 @@ impl Cache {
     }
 
     /// Every entry with the SVID that is held for it, and all bundles.
-    pub fn contents(&self) -> (Vec<(Arc<Entry>, Option<Arc<HeldSvid>>)>, Bundles) {
+    pub fn contents(&self) -> (Vec<HeldEntry>, Bundles) {
         let state = self.state();
         (state.records.contents(), state.bundles.clone())
     }
