@@ -7,6 +7,7 @@ pub mod bootstrap;
 pub mod cache;
 pub mod client;
 pub mod config;
+pub mod endpoints;
 pub mod identity;
 pub mod rotation;
 pub mod storage;

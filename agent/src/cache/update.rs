@@ -38,6 +38,11 @@ impl Update {
         }
     }
 
+    /// What a verifier without identity may have: this trust domain's bundle and nothing else.
+    pub fn of_own_bundle(own: &Arc<Bundle>) -> Self {
+        Self::new(Vec::new(), Bundles { own: own.clone(), federated: BTreeMap::new() })
+    }
+
     /// An encoded `X509SVIDResponse`, made at the first call. The buffer holds private keys and
     /// wipes itself.
     pub fn x509_svid_response(&self) -> Bytes {
