@@ -4,6 +4,7 @@ mod harness;
 
 use harness::{TestAgent, TestServer};
 use jiff::SignedDuration;
+use spire_core::limits::MAX_MESSAGE_BYTES;
 use spire_core::wire::agent::*;
 use spire_core::wire::convert::denial::{self, Reason};
 use spire_core::wire::types;
@@ -58,7 +59,8 @@ async fn an_agent_whose_answer_was_lost_may_ask_again_while_the_token_lives() {
 
     server.clock.advance(SignedDuration::from_secs(601));
     let late = agent.attest(&server, "join_token", TOKEN).await.unwrap_err();
-    assert_eq!((late.code(), late.message()), (Code::InvalidArgument, "join token expired"));
+    let used = "failed to attest: join token does not exist or has already been used";
+    assert_eq!((late.code(), late.message()), (Code::InvalidArgument, used));
     server.stop().await;
 }
 
@@ -215,5 +217,21 @@ async fn agents_are_told_apart_by_their_filters() {
     assert_eq!((second.agents.len(), second.next_page_token.as_str()), (1, ""));
     let status = agents.list_agents(page("x".into())).await.unwrap_err();
     assert_eq!(status.code(), Code::InvalidArgument);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_message_that_is_too_large_is_refused_in_the_words_of_grpc() {
+    let server = TestServer::start("").await;
+    let token = "x".repeat(MAX_MESSAGE_BYTES);
+    let request = CreateJoinTokenRequest { token, ..Default::default() };
+    let status = server.agents().await.create_join_token(request).await.unwrap_err();
+    let expected = "grpc: received message larger than max (4194309 vs. 4194304)";
+    assert_eq!((status.code(), status.message()), (Code::ResourceExhausted, expected));
+
+    let large = "x".repeat(MAX_MESSAGE_BYTES);
+    let status = TestAgent::new().attest(&server, "join_token", &large).await.unwrap_err();
+    assert_eq!(status.code(), Code::ResourceExhausted);
+    assert!(status.message().starts_with("grpc: received message larger than max ("), "{status}");
     server.stop().await;
 }

@@ -13,7 +13,7 @@ use spire_core::catalog::{CatalogError, Host};
 use spire_core::clock::Clock;
 use spire_core::config::{ConfigErrors, HealthChecksConfig};
 use spire_core::id::TrustDomain;
-use spire_core::limits::GRACEFUL_STOP;
+use spire_core::limits::{GRACEFUL_STOP, HANDSHAKE};
 use spire_core::tasks::Tasks;
 use spire_core::telemetry::health::{HealthPaths, HealthReport, serve_health, watch_health};
 use spire_core::telemetry::log::Logger;
@@ -193,6 +193,7 @@ impl Server {
             port: config.bind_port,
             trusted_proxies: config.proxy_protocol_trusted_cidrs.clone(),
             tls: Arc::new(tls),
+            handshake: HANDSHAKE,
             clock: clock.clone(),
         })
         .await?;

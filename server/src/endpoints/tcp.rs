@@ -9,7 +9,6 @@ use hyper_util::rt::TokioIo;
 use ipnet::IpNet;
 use rustls::ServerConfig;
 use spire_core::clock::Clock;
-use spire_core::limits::HANDSHAKE;
 use spire_core::svid::x509::CertificateError;
 use spire_core::tasks::Tasks;
 use spire_core::tls;
@@ -42,6 +41,8 @@ pub struct TcpSettings {
     pub trusted_proxies: Vec<IpNet>,
     /// Own SVID, and whose certificates hold.
     pub tls: Arc<ServerConfig>,
+    /// How long a client may take until its first call: its proxy's header and the handshake.
+    pub handshake: Duration,
     /// The time.
     pub clock: Clock,
 }
@@ -59,7 +60,7 @@ impl TcpEndpoint {
     /// # Errors
     /// [`BindError`], in SPIRE's words.
     pub async fn bind(settings: TcpSettings) -> Result<Self, BindError> {
-        let TcpSettings { host, port, trusted_proxies, tls, clock } = settings;
+        let TcpSettings { host, port, trusted_proxies, tls, handshake, clock } = settings;
         let name = host.trim_start_matches('[').trim_end_matches(']');
         let address = format!("{host}:{port}");
         let addresses = tokio::net::lookup_host((name, port)).await;
@@ -70,7 +71,7 @@ impl TcpEndpoint {
         let listener = TcpListener::bind(&addresses[..]).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let crowd = Crowd::new(CONNECTIONS, UNPROVEN_EACH);
-        let door = Door { trusted_proxies, tls: TlsAcceptor::from(tls), clock, crowd };
+        let door = Door { trusted_proxies, tls: TlsAcceptor::from(tls), handshake, clock, crowd };
         Ok(Self { listener, address, door: Arc::new(door) })
     }
 
@@ -114,6 +115,7 @@ impl TcpEndpoint {
 struct Door {
     trusted_proxies: Vec<IpNet>,
     tls: TlsAcceptor,
+    handshake: Duration,
     clock: Clock,
     crowd: Crowd<IpAddr>,
 }
@@ -134,7 +136,7 @@ impl Door {
         peer: SocketAddr,
         room: OwnedSemaphorePermit,
     ) -> Option<Guest> {
-        match tokio::time::timeout(HANDSHAKE, self.greet(stream, peer, room)).await {
+        match tokio::time::timeout(self.handshake, self.greet(stream, peer, room)).await {
             Ok(Ok(guest)) => Some(guest),
             Ok(Err(why)) => {
                 tracing::debug!(subsystem_name = "endpoints", caller_addr = %peer, error = %why,

@@ -1,5 +1,6 @@
 //! What the tests of this crate share: certificates, clients, and a server in a temporary folder.
 #![allow(dead_code, reason = "each test binary uses a part of it")]
+#![allow(clippy::unwrap_used, reason = "a test fails where it is")]
 
 mod server;
 
@@ -43,8 +44,8 @@ impl TestAuthority {
             Arc::new(LocalKey::generate_blocking(KeyType::EcP256).unwrap());
         let ttl = Duration::from_secs(3600);
         let subject = Subject::default();
-        let root = self_sign_ca(&*key, &trust_domain(), &subject, ttl, Timestamp::now());
-        let issuer = Issuer::root(root.await.unwrap(), key).unwrap();
+        let root = self_sign_ca(&*key, &trust_domain(), &subject, ttl, Timestamp::now()).await;
+        let issuer = Issuer::root(root.unwrap(), key).unwrap();
         let authority = Self { issuer, server: watch::channel(None).0 };
         let server = authority.identity("/spire/server").await;
         authority.server.send_replace(Some(server));
