@@ -1,10 +1,10 @@
 //! Registration entries.
 
 use futures::TryStreamExt;
-use spire_core::entry::{AdditionalAttributes, Entry};
+use spire_core::entry::{AdditionalAttributes, Entry, EntryUpdate};
 use spire_server::store::{
-    Change, CreatedEntry, EntryFilter, EntryUpdate, Page, PageToken, Revision, SetMatch, SetRule,
-    Store, StoreError,
+    Change, CreatedEntry, EntryFilter, Page, PageToken, Revision, SetMatch, SetRule, Store,
+    StoreError,
 };
 
 use crate::{Fresh, at, domain, entry, id, selectors, store_bundles};
