@@ -1,85 +1,123 @@
 //! Writes an entry as protobuf straight from the vocabulary, for answers that carry hundreds of
 //! entries again and again. The bytes are those that [`sent`](super::entry::sent) encodes to.
 
+use std::borrow::Cow;
+
 use bytes::BufMut;
-use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
+use jiff::Timestamp;
+use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
 
 use super::entry::{ALL_FIELDS, rounded_seconds, seconds_on_wire};
-use crate::entry::Entry;
-use crate::id::SpiffeId;
+use crate::entry::{AdditionalAttributes, DnsName, Entry};
+use crate::id::{SpiffeId, TrustDomain};
+use crate::selector::Selector;
 use crate::wire::types::EntryMask;
 
-/// An entry, reduced to the fields that a mask names.
-#[derive(Debug, Clone, Copy)]
-pub struct MaskedEntry<'e> {
-    entry: &'e Entry,
-    mask: &'e EntryMask,
+/// An entry as it is read in place, wherever it lies.
+#[derive(Debug, Clone)]
+#[expect(missing_docs, reason = "the fields are those of an entry")]
+pub struct EntryView<'e> {
+    pub id: Cow<'e, str>,
+    pub spiffe_id: IdView<'e>,
+    pub parent_id: IdView<'e>,
+    /// Each as `type:value`, in the order of an entry's.
+    pub selectors: Vec<&'e str>,
+    pub x509_svid_ttl: u32,
+    pub jwt_svid_ttl: u32,
+    pub federates_with: Vec<&'e str>,
+    pub dns_names: Vec<&'e str>,
+    pub admin: bool,
+    pub downstream: bool,
+    pub store_svid: bool,
+    pub expires_at: Option<Timestamp>,
+    pub hint: &'e str,
+    pub revision_number: i64,
+    pub created_at: Timestamp,
+    pub attributes: Option<AdditionalAttributes>,
 }
 
-impl<'e> MaskedEntry<'e> {
-    /// `entry` with the fields that `mask` names, or with all; the id always.
-    pub fn new(entry: &'e Entry, mask: Option<&'e EntryMask>) -> Self {
-        Self { entry, mask: mask.unwrap_or(&ALL_FIELDS) }
-    }
+/// The two parts of a SPIFFE ID.
+#[derive(Debug, Clone, Copy)]
+#[expect(missing_docs, reason = "the fields are those of a SPIFFE ID")]
+pub struct IdView<'e> {
+    pub trust_domain: &'e str,
+    pub path: &'e str,
+}
 
-    /// How many bytes it takes.
-    pub fn encoded_length(self) -> usize {
-        let mut length = Length(0);
-        self.write(&mut length);
-        length.0
+impl<'e> From<&'e SpiffeId> for IdView<'e> {
+    fn from(id: &'e SpiffeId) -> Self {
+        Self { trust_domain: id.trust_domain_name(), path: id.path() }
     }
+}
 
-    /// Appends it to `buffer`.
-    pub fn encode(self, buffer: &mut impl BufMut) {
-        self.write(&mut Bytes(buffer));
+impl<'e> From<&'e Entry> for EntryView<'e> {
+    fn from(entry: &'e Entry) -> Self {
+        Self {
+            id: entry.id.as_str().into(),
+            spiffe_id: (&entry.spiffe_id).into(),
+            parent_id: (&entry.parent_id).into(),
+            selectors: entry.selectors.iter().map(Selector::as_str).collect(),
+            x509_svid_ttl: entry.x509_svid_ttl,
+            jwt_svid_ttl: entry.jwt_svid_ttl,
+            federates_with: entry.federates_with.iter().map(TrustDomain::as_str).collect(),
+            dns_names: entry.dns_names.iter().map(DnsName::as_str).collect(),
+            admin: entry.admin,
+            downstream: entry.downstream,
+            store_svid: entry.store_svid,
+            expires_at: entry.expires_at,
+            hint: entry.hint.as_str(),
+            revision_number: entry.revision_number,
+            created_at: entry.created_at,
+            attributes: entry.attributes,
+        }
     }
+}
 
-    fn write(self, sink: &mut impl Sink) {
-        let Self { entry, mask } = self;
-        sink.text(1, entry.id.as_str());
+impl EntryView<'_> {
+    /// Appends to `buffer` the fields that `mask` names, or all without a mask; the id always.
+    pub fn encode(&self, mask: Option<&EntryMask>, buffer: &mut impl BufMut) {
+        let mask = mask.unwrap_or(&ALL_FIELDS);
+        let mut sink = Bytes(buffer);
+        sink.text(1, &self.id);
         if mask.spiffe_id {
-            write_id(2, &entry.spiffe_id, sink);
+            sink.pair(2, self.spiffe_id.trust_domain, self.spiffe_id.path);
         }
         if mask.parent_id {
-            write_id(3, &entry.parent_id, sink);
+            sink.pair(3, self.parent_id.trust_domain, self.parent_id.path);
         }
         if mask.selectors {
-            for selector in entry.selectors.iter() {
-                sink.pair(4, selector.kind(), selector.value());
+            for (kind, value) in self.selectors.iter().filter_map(|text| text.split_once(':')) {
+                sink.pair(4, kind, value);
             }
         }
         if mask.x509_svid_ttl {
-            sink.number(5, i64::from(seconds_on_wire(entry.x509_svid_ttl)));
+            sink.number(5, i64::from(seconds_on_wire(self.x509_svid_ttl)));
         }
         if mask.federates_with {
-            for domain in &entry.federates_with {
-                sink.text(6, domain.as_str());
-            }
+            self.federates_with.iter().for_each(|domain| sink.text(6, domain));
         }
-        sink.number(7, i64::from(mask.admin && entry.admin));
-        sink.number(8, i64::from(mask.downstream && entry.downstream));
+        sink.number(7, i64::from(mask.admin && self.admin));
+        sink.number(8, i64::from(mask.downstream && self.downstream));
         if mask.expires_at {
-            sink.number(9, super::seconds(entry.expires_at));
+            sink.number(9, super::seconds(self.expires_at));
         }
         if mask.dns_names {
-            for name in &entry.dns_names {
-                sink.text(10, name.as_str());
-            }
+            self.dns_names.iter().for_each(|name| sink.text(10, name));
         }
         if mask.revision_number {
-            sink.number(11, entry.revision_number);
+            sink.number(11, self.revision_number);
         }
-        sink.number(12, i64::from(mask.store_svid && entry.store_svid));
+        sink.number(12, i64::from(mask.store_svid && self.store_svid));
         if mask.jwt_svid_ttl {
-            sink.number(13, i64::from(seconds_on_wire(entry.jwt_svid_ttl)));
+            sink.number(13, i64::from(seconds_on_wire(self.jwt_svid_ttl)));
         }
-        if mask.hint && !entry.hint.as_str().is_empty() {
-            sink.text(14, entry.hint.as_str());
+        if mask.hint && !self.hint.is_empty() {
+            sink.text(14, self.hint);
         }
         if mask.created_at {
-            sink.number(15, rounded_seconds(entry.created_at));
+            sink.number(15, rounded_seconds(self.created_at));
         }
-        if let Some(attributes) = entry.attributes.filter(|_| mask.additional_attributes) {
+        if let Some(attributes) = self.attributes.filter(|_| mask.additional_attributes) {
             let flags = [attributes.disable_x509_svid_prefetch, attributes.jwt_svid_include_jti];
             sink.message(16, flags.iter().filter(|flag| **flag).count() * 2);
             sink.number(1, i64::from(flags[0]));
@@ -88,82 +126,47 @@ impl<'e> MaskedEntry<'e> {
     }
 }
 
-fn write_id(tag: u32, id: &SpiffeId, sink: &mut impl Sink) {
-    sink.pair(tag, id.trust_domain_name(), id.path());
-}
-
-/// Takes the fields of a message in the order of their tags.
-trait Sink {
-    /// An integer or a bool, left out where it is 0.
-    fn number(&mut self, tag: u32, value: i64);
-    /// A text, written even where it is empty.
-    fn text(&mut self, tag: u32, value: &str);
-    /// The beginning of a message of `length` bytes, whose fields follow.
-    fn message(&mut self, tag: u32, length: usize);
-
-    /// A message of two texts with the tags 1 and 2, each left out where it is empty.
-    fn pair(&mut self, tag: u32, first: &str, second: &str) {
-        let mut length = Length(0);
-        let write = |sink: &mut dyn FnMut(u32, &str)| {
-            for (tag, value) in [(1, first), (2, second)] {
-                if !value.is_empty() {
-                    sink(tag, value);
-                }
-            }
-        };
-        write(&mut |tag, value| length.text(tag, value));
-        self.message(tag, length.0);
-        write(&mut |tag, value| self.text(tag, value));
-    }
-}
-
-/// Counts the bytes.
-struct Length(usize);
-
-impl Sink for Length {
-    fn number(&mut self, tag: u32, value: i64) {
-        if value != 0 {
-            self.0 += key_len(tag) + encoded_len_varint(value.cast_unsigned());
-        }
-    }
-    fn text(&mut self, tag: u32, value: &str) {
-        self.message(tag, value.len());
-        self.0 += value.len();
-    }
-    fn message(&mut self, tag: u32, length: usize) {
-        self.0 += key_len(tag) + encoded_len_varint(length as u64);
-    }
-}
-
-/// Writes them.
+/// Writes the fields of a message in the order of their tags.
 struct Bytes<'b, B>(&'b mut B);
 
-impl<B: BufMut> Sink for Bytes<'_, B> {
+impl<B: BufMut> Bytes<'_, B> {
+    /// An integer or a bool, left out where it is 0.
     fn number(&mut self, tag: u32, value: i64) {
         if value != 0 {
             encode_key(tag, WireType::Varint, self.0);
             encode_varint(value.cast_unsigned(), self.0);
         }
     }
+
+    /// A text, written even where it is empty.
     fn text(&mut self, tag: u32, value: &str) {
         self.message(tag, value.len());
         self.0.put_slice(value.as_bytes());
     }
+
+    /// The beginning of a message of `length` bytes, whose fields follow.
     fn message(&mut self, tag: u32, length: usize) {
         encode_key(tag, WireType::LengthDelimited, self.0);
         encode_varint(length as u64, self.0);
+    }
+
+    /// A message of two texts with the tags 1 and 2, each left out where it is empty.
+    fn pair(&mut self, tag: u32, first: &str, second: &str) {
+        let fields = [(1, first), (2, second)];
+        let fields = fields.iter().filter(|(_, text)| !text.is_empty());
+        let length = |text: &str| 1 + encoded_len_varint(text.len() as u64) + text.len();
+        self.message(tag, fields.clone().map(|(_, text)| length(text)).sum());
+        fields.for_each(|(tag, text)| self.text(*tag, text));
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use jiff::Timestamp;
     use proptest::prelude::*;
     use proptest::strategy::ValueTree;
     use prost::Message;
 
     use super::*;
-    use crate::entry::AdditionalAttributes;
     use crate::selector::RequiredSelectors;
     use crate::wire::convert::entry::sent;
 
@@ -230,10 +233,8 @@ mod tests {
         #[test]
         fn the_bytes_are_those_of_the_message(entry in entries(), bits in any::<u16>()) {
             let mask = mask_of(bits);
-            let encoded = MaskedEntry::new(&entry, Some(&mask));
             let mut bytes = Vec::new();
-            encoded.encode(&mut bytes);
-            prop_assert_eq!(bytes.len(), encoded.encoded_length());
+            EntryView::from(&entry).encode(Some(&mask), &mut bytes);
             prop_assert_eq!(bytes, sent(&entry, Some(&mask)).encode_to_vec());
         }
     }
@@ -243,7 +244,7 @@ mod tests {
         let mut runner = proptest::test_runner::TestRunner::deterministic();
         let entry = entries().new_tree(&mut runner).unwrap().current();
         let mut bytes = Vec::new();
-        MaskedEntry::new(&entry, None).encode(&mut bytes);
+        EntryView::from(&entry).encode(None, &mut bytes);
         assert_eq!(bytes, sent(&entry, None).encode_to_vec());
     }
 }

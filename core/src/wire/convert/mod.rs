@@ -9,7 +9,7 @@ pub mod svid;
 
 use jiff::Timestamp;
 
-pub use entry_encoding::MaskedEntry;
+pub use entry_encoding::{EntryView, IdView};
 
 use super::types;
 use crate::id::{IdError, RoleError, SpiffeId, TrustDomain};
