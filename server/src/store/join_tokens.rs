@@ -123,25 +123,24 @@ pub(super) async fn redeem(
     now: Timestamp,
 ) -> Result<Redemption, StoreError> {
     let token = sha256(offered.token.as_bytes());
+    let spend = "UPDATE join_tokens SET redeemed_by = ? \
+                 WHERE token = ? AND redeemed_by IS NULL AND expires_at >= ?";
+    let spend = Statement::new(spend).bind(offered.key.0).bind(token).bind(now.as_second());
+    if tx.execute(spend).await? == 1 {
+        return Ok(Redemption::Fresh);
+    }
     let find = Statement::new("SELECT expires_at, redeemed_by FROM join_tokens WHERE token = ?");
     let Some(row) = tx.reader().fetch_first(find.bind(token)).await? else {
         return Ok(Redemption::Unknown);
     };
-    let expired = row.integer(0)? < now.as_second();
     let redeemed_by = row.optional_blob(1)?;
-    if expired {
+    if row.integer(0)? < now.as_second() {
         let used = redeemed_by.is_some();
         tx.execute(Statement::new("DELETE FROM join_tokens WHERE token = ?").bind(token)).await?;
         return Ok(if used { Redemption::Used } else { Redemption::Expired });
     }
-    match redeemed_by {
-        Some(key) if key == offered.key.0 => return Ok(Redemption::Again),
-        Some(_) => return Ok(Redemption::Used),
-        None => {}
-    }
-    let spend = "UPDATE join_tokens SET redeemed_by = ? WHERE token = ? AND redeemed_by IS NULL";
-    let spent = tx.execute(Statement::new(spend).bind(offered.key.0).bind(token)).await?;
-    Ok(if spent == 1 { Redemption::Fresh } else { Redemption::Used })
+    let same_key = redeemed_by == Some(&offered.key.0[..]);
+    Ok(if same_key { Redemption::Again } else { Redemption::Used })
 }
 
 /// Deletes the token by which `agent_id` came, so that it does not admit the agent once more.
