@@ -198,7 +198,8 @@ fn normal(mut entry: Entry) -> Entry {
     entry
 }
 
-fn whole_second(time: Timestamp) -> Timestamp {
+/// As a column holds it.
+pub(super) fn whole_second(time: Timestamp) -> Timestamp {
     Timestamp::from_second(time.as_second()).expect("a timestamp's own second is one")
 }
 

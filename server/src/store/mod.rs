@@ -6,6 +6,7 @@
 //! something is one transaction: it is acknowledged once it is on the disk, and until then nobody
 //! sees any of it.
 
+mod admission;
 mod bundles;
 mod ca_journals;
 mod changes;
@@ -15,6 +16,7 @@ mod entry_rows;
 mod error;
 mod join_tokens;
 mod migrations;
+mod node_rows;
 mod nodes;
 mod packing;
 mod page;

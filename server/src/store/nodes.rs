@@ -7,21 +7,14 @@ use jiff::Timestamp;
 use spire_core::id::SpiffeId;
 use spire_core::selector::Selector;
 
-use super::database::{Connection, Row};
-use super::packing::{self, of_selector};
-use super::sql::{Links, Selection, Statement, Value, look_up};
+use super::admission::record;
+use super::node_rows::{COLUMNS, Kept, by_ids, fetch, select, unlink};
+use super::sql::Statement;
 use super::writer::Transaction;
 use super::{
     BATCH, Change, EntryFilter, Listed, Page, Redemption, SetMatch, SetRule, Store, StoreError,
     TokenUse, entries, join_tokens,
 };
-
-/// What is selected from `nodes r`, in the order in which [`Kept::read`] reads it.
-const COLUMNS: &str = "r.number, r.agent_id, r.attestation_type, r.serial_number, r.expires_at, \
-    r.new_serial_number, r.new_expires_at, r.can_reattest, r.selectors, r.agent_version";
-
-const SELECTORS: Links =
-    Links { table: "node_selectors", member: "selector", count: "selector_count" };
 
 /// An agent as it is known here.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -324,130 +317,6 @@ impl Store {
     }
 }
 
-/// A node and its row's number.
-struct Kept {
-    number: i64,
-    node: Node,
-}
-
-impl Kept {
-    /// Reads a row of [`COLUMNS`].
-    fn read(row: &Row) -> Result<Self, StoreError> {
-        let agent_id = row.text(1)?;
-        let corrupt = |_| StoreError::Corrupt(format!("node {agent_id:?} has no SPIFFE ID"));
-        let new_expires_at = match row.optional_integer(6)? {
-            None => None,
-            Some(_) => Some(row.timestamp(6)?),
-        };
-        let node = Node {
-            agent_id: agent_id.parse().map_err(corrupt)?,
-            attestation_type: row.text(2)?.to_owned(),
-            serial: row.text(3)?.to_owned(),
-            expires_at: row.timestamp(4)?,
-            new_serial: row.text(5)?.to_owned(),
-            new_expires_at,
-            can_reattest: row.truth(7)?,
-            selectors: packing::unpack(row.blob(8)?)?,
-            agent_version: row.text(9)?.to_owned(),
-        };
-        Ok(Self { number: row.integer(0)?, node })
-    }
-}
-
-/// See [`Store::record_attestation`]. What admits an agent is asked for before anything is
-/// written, and the row's unique ID decides between servers.
-async fn record(
-    tx: &mut Transaction,
-    attestation: &Attestation,
-    now: Timestamp,
-) -> Result<Recorded, StoreError> {
-    let ids = std::slice::from_ref(&attestation.agent_id);
-    let known = by_ids(tx.reader(), ids).await?.into_iter().next();
-    if known.as_ref().is_some_and(|known| known.node.is_banned()) {
-        return Ok(Recorded::Banned);
-    }
-    if let Some(offered) = &attestation.join_token {
-        let redemption = join_tokens::redeem(tx, offered, now).await?;
-        if !redemption.admits() {
-            return Ok(Recorded::Token(redemption));
-        }
-    } else if known.is_some() && !attestation.can_reattest {
-        return Ok(Recorded::AlreadyUsed);
-    }
-    tx.note(Change::Node(attestation.agent_id.clone()));
-    match known {
-        Some(known) => attest_again(tx, known, attestation).await,
-        None => attest_first(tx, attestation).await,
-    }
-}
-
-async fn attest_first(
-    tx: &mut Transaction,
-    attestation: &Attestation,
-) -> Result<Recorded, StoreError> {
-    let values = vec![
-        attestation.agent_id.as_str().into(),
-        attestation.attestation_type.as_str().into(),
-        attestation.serial.as_str().into(),
-        attestation.expires_at.as_second().into(),
-        "".into(),
-        Value::Null,
-        attestation.can_reattest.into(),
-        packing::pack(attestation.selectors.iter()).into(),
-        (attestation.selectors.len() as i64).into(),
-        "".into(),
-    ];
-    let table = "nodes (agent_id, attestation_type, serial_number, expires_at, new_serial_number, \
-                 new_expires_at, can_reattest, selectors, selector_count, agent_version)";
-    let marks = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
-    let numbers = tx.insert_numbered(table, marks, vec![values]).await?;
-    link(tx, numbers[0], &attestation.selectors).await?;
-    let node = Node {
-        agent_id: attestation.agent_id.clone(),
-        attestation_type: attestation.attestation_type.clone(),
-        serial: attestation.serial.clone(),
-        expires_at: attestation.expires_at,
-        new_serial: String::new(),
-        new_expires_at: None,
-        can_reattest: attestation.can_reattest,
-        selectors: attestation.selectors.clone(),
-        agent_version: String::new(),
-    };
-    Ok(Recorded::Stored(node))
-}
-
-async fn attest_again(
-    tx: &mut Transaction,
-    known: Kept,
-    attestation: &Attestation,
-) -> Result<Recorded, StoreError> {
-    let text = "UPDATE nodes SET serial_number = ?, expires_at = ?, new_serial_number = '', \
-                new_expires_at = NULL, can_reattest = ?, selectors = ?, selector_count = ? \
-                WHERE number = ?";
-    let update = Statement::new(text)
-        .bind(attestation.serial.as_str())
-        .bind(attestation.expires_at.as_second())
-        .bind(attestation.can_reattest)
-        .bind(packing::pack(attestation.selectors.iter()))
-        .bind(attestation.selectors.len() as i64)
-        .bind(known.number);
-    tx.execute(update).await?;
-    if known.node.selectors != attestation.selectors {
-        unlink(tx, known.number, &known.node.selectors).await?;
-        link(tx, known.number, &attestation.selectors).await?;
-    }
-    let node = Node {
-        serial: attestation.serial.clone(),
-        expires_at: attestation.expires_at,
-        new_serial: String::new(),
-        new_expires_at: None,
-        can_reattest: attestation.can_reattest,
-        selectors: attestation.selectors.clone(),
-        ..known.node
-    };
-    Ok(Recorded::Stored(node))
-}
-
 /// Runs a statement that changes the row of `agent_id`.
 async fn change(
     tx: &mut Transaction,
@@ -485,65 +354,7 @@ async fn delete_aliases(tx: &mut Transaction, agent_id: &SpiffeId) -> Result<(),
     entries::delete(tx, &aliases).await
 }
 
-async fn link(
-    tx: &mut Transaction,
-    number: i64,
-    selectors: &BTreeSet<Selector>,
-) -> Result<(), StoreError> {
-    let head = "INSERT INTO node_selectors (selector, owner) VALUES ";
-    tx.execute_all(head, "(?, ?)", ", ", links(number, selectors)).await
-}
-
-async fn unlink(
-    tx: &mut Transaction,
-    number: i64,
-    selectors: &BTreeSet<Selector>,
-) -> Result<(), StoreError> {
-    let head = "DELETE FROM node_selectors WHERE ";
-    tx.execute_all(head, "(selector = ? AND owner = ?)", " OR ", links(number, selectors)).await
-}
-
-fn links(number: i64, selectors: &BTreeSet<Selector>) -> Vec<Vec<Value>> {
-    selectors.iter().map(|selector| vec![of_selector(selector).into(), number.into()]).collect()
-}
-
 async fn require(tx: &mut Transaction, agent_id: &SpiffeId) -> Result<Kept, StoreError> {
     let found = by_ids(tx.reader(), std::slice::from_ref(agent_id)).await?;
     found.into_iter().next().ok_or(StoreError::NotFound)
-}
-
-async fn by_ids(connection: &mut Connection, ids: &[SpiffeId]) -> Result<Vec<Kept>, StoreError> {
-    let ids = ids.iter().map(|id| id.as_str().into()).collect();
-    let head = format!("SELECT {COLUMNS} FROM nodes r WHERE r.agent_id IN");
-    let mut found = Vec::new();
-    for statement in look_up(&head, ids, "") {
-        found.extend(fetch(connection, statement).await?);
-    }
-    Ok(found)
-}
-
-async fn fetch(connection: &mut Connection, statement: Statement) -> Result<Vec<Kept>, StoreError> {
-    connection.fetch(statement).await?.iter().map(Kept::read).collect()
-}
-
-fn select(filter: &NodeFilter, page: Page) -> Selection {
-    let mut selection = Selection::new("nodes", page);
-    if let Some(attestation_type) = &filter.attestation_type {
-        selection.filter("r.attestation_type = ?", attestation_type.as_str());
-    }
-    match filter.banned {
-        Some(true) => selection.only("r.serial_number = ''"),
-        Some(false) => selection.only("r.serial_number <> ''"),
-        None => {}
-    }
-    if let Some(can_reattest) = filter.can_reattest {
-        selection.filter("r.can_reattest = ?", can_reattest);
-    }
-    if let Some(time) = filter.expires_before {
-        selection.filter("r.expires_at < ?", time.as_second());
-    }
-    if let Some(wanted) = &filter.selectors {
-        selection.filter_set(&SELECTORS, wanted, |selector| of_selector(selector).into());
-    }
-    selection
 }

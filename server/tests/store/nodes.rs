@@ -19,7 +19,10 @@ async fn known(store: &Store, path: &str) -> Node {
 #[tokio::test]
 async fn an_attested_node_is_known_after_a_restart() {
     let mut fresh = Fresh::new().await;
-    let given = attestation("/spire/agent/a", "17");
+    let given = Attestation {
+        expires_at: "2040-01-01T00:00:00.5Z".parse().unwrap(),
+        ..attestation("/spire/agent/a", "17")
+    };
     let Recorded::Stored(node) = record(&fresh.store, given.clone()).await else { panic!() };
     assert_eq!((&node.serial, &node.selectors), (&given.serial, &given.selectors));
     fresh.reopen().await;

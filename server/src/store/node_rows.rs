@@ -1,0 +1,119 @@
+//! Nodes as rows: the columns, their links, and the way there and back.
+
+use std::collections::BTreeSet;
+
+use spire_core::id::SpiffeId;
+use spire_core::selector::Selector;
+
+use super::database::{Connection, Row};
+use super::packing::{self, of_selector};
+use super::sql::{Links, Selection, Statement, Value, look_up};
+use super::writer::Transaction;
+use super::{Node, NodeFilter, Page, StoreError};
+
+/// What is selected from `nodes r`, in the order in which [`Kept::read`] reads it.
+pub(super) const COLUMNS: &str = "r.number, r.agent_id, r.attestation_type, r.serial_number, \
+    r.expires_at, r.new_serial_number, r.new_expires_at, r.can_reattest, r.selectors, \
+    r.agent_version";
+
+const SELECTORS: Links =
+    Links { table: "node_selectors", member: "selector", count: "selector_count" };
+
+/// A node and its row's number.
+pub(super) struct Kept {
+    pub(super) number: i64,
+    pub(super) node: Node,
+}
+
+impl Kept {
+    /// Reads a row of [`COLUMNS`].
+    fn read(row: &Row) -> Result<Self, StoreError> {
+        let agent_id = row.text(1)?;
+        let corrupt = |_| StoreError::Corrupt(format!("node {agent_id:?} has no SPIFFE ID"));
+        let new_expires_at = match row.optional_integer(6)? {
+            None => None,
+            Some(_) => Some(row.timestamp(6)?),
+        };
+        let node = Node {
+            agent_id: agent_id.parse().map_err(corrupt)?,
+            attestation_type: row.text(2)?.to_owned(),
+            serial: row.text(3)?.to_owned(),
+            expires_at: row.timestamp(4)?,
+            new_serial: row.text(5)?.to_owned(),
+            new_expires_at,
+            can_reattest: row.truth(7)?,
+            selectors: packing::unpack(row.blob(8)?)?,
+            agent_version: row.text(9)?.to_owned(),
+        };
+        Ok(Self { number: row.integer(0)?, node })
+    }
+}
+
+/// Writes the links by which the node with this number is found.
+pub(super) async fn link(
+    tx: &mut Transaction,
+    number: i64,
+    selectors: &BTreeSet<Selector>,
+) -> Result<(), StoreError> {
+    let head = "INSERT INTO node_selectors (selector, owner) VALUES ";
+    tx.execute_all(head, "(?, ?)", ", ", links(number, selectors)).await
+}
+
+/// Deletes what [`link`] wrote.
+pub(super) async fn unlink(
+    tx: &mut Transaction,
+    number: i64,
+    selectors: &BTreeSet<Selector>,
+) -> Result<(), StoreError> {
+    let head = "DELETE FROM node_selectors WHERE ";
+    tx.execute_all(head, "(selector = ? AND owner = ?)", " OR ", links(number, selectors)).await
+}
+
+fn links(number: i64, selectors: &BTreeSet<Selector>) -> Vec<Vec<Value>> {
+    selectors.iter().map(|selector| vec![of_selector(selector).into(), number.into()]).collect()
+}
+
+/// The nodes with these IDs.
+pub(super) async fn by_ids(
+    connection: &mut Connection,
+    ids: &[SpiffeId],
+) -> Result<Vec<Kept>, StoreError> {
+    let ids = ids.iter().map(|id| id.as_str().into()).collect();
+    let head = format!("SELECT {COLUMNS} FROM nodes r WHERE r.agent_id IN");
+    let mut found = Vec::new();
+    for statement in look_up(&head, ids, "") {
+        found.extend(fetch(connection, statement).await?);
+    }
+    Ok(found)
+}
+
+/// The nodes that a selection of [`COLUMNS`] yields.
+pub(super) async fn fetch(
+    connection: &mut Connection,
+    statement: Statement,
+) -> Result<Vec<Kept>, StoreError> {
+    connection.fetch(statement).await?.iter().map(Kept::read).collect()
+}
+
+/// The nodes that pass `filter`.
+pub(super) fn select(filter: &NodeFilter, page: Page) -> Selection {
+    let mut selection = Selection::new("nodes", page);
+    if let Some(attestation_type) = &filter.attestation_type {
+        selection.filter("r.attestation_type = ?", attestation_type.as_str());
+    }
+    match filter.banned {
+        Some(true) => selection.only("r.serial_number = ''"),
+        Some(false) => selection.only("r.serial_number <> ''"),
+        None => {}
+    }
+    if let Some(can_reattest) = filter.can_reattest {
+        selection.filter("r.can_reattest = ?", can_reattest);
+    }
+    if let Some(time) = filter.expires_before {
+        selection.filter("r.expires_at < ?", time.as_second());
+    }
+    if let Some(wanted) = &filter.selectors {
+        selection.filter_set(&SELECTORS, wanted, |selector| of_selector(selector).into());
+    }
+    selection
+}
