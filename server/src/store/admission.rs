@@ -9,8 +9,8 @@ use super::sql::{Statement, Value};
 use super::writer::Transaction;
 use super::{Attestation, Change, Node, Recorded, StoreError, join_tokens};
 
-/// See [`Store::record_attestation`]. What admits an agent is asked for before anything is
-/// written, and the row's unique ID decides between servers.
+/// See [`super::Store::record_attestation`]. Between writers the token's row and the unique ID of
+/// the node's row decide.
 pub(super) async fn record(
     tx: &mut Transaction,
     attestation: &Attestation,
