@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use spire_core::entry::{AdditionalAttributes, Entry, EntryId, Hint};
 use spire_core::id::TrustDomain;
 use spire_core::selector::{RequiredSelectors, Selector};
+use spire_core::wire::convert::{EntryView, IdView};
 use uuid::Uuid;
 
 use super::packing::{Packer, Unpacker, long, short};
@@ -67,6 +68,17 @@ fn hyphenated(uuid: Uuid, buffer: &mut [u8; 45]) -> &str {
     uuid.hyphenated().encode_lower(buffer)
 }
 
+/// The parts of an ID that was shortened.
+fn id_view<'a>(short: &'a str, trust_domain: &'a TrustDomain) -> IdView<'a> {
+    match short.strip_prefix("spiffe://") {
+        None => IdView { trust_domain: trust_domain.as_str(), path: short },
+        Some(rest) => {
+            let (trust_domain, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+            IdView { trust_domain, path }
+        }
+    }
+}
+
 /// An entry within a snapshot; the parts that a sync compares are read in place.
 #[derive(Debug, Clone, Copy)]
 pub struct EntryRef<'a> {
@@ -92,39 +104,64 @@ impl<'a> EntryRef<'a> {
         rest.timestamp()
     }
 
-    /// All of it.
-    pub fn to_entry(&self) -> Entry {
+    /// All of it, read in place. Its selectors are in order of their bytes.
+    pub fn view(&self) -> EntryView<'a> {
         let flags = self.record[0];
-        let trust_domain = self.snapshot.trust_domain();
+        let id = |short| id_view(short, self.snapshot.trust_domain());
         let mut rest = self.after_id();
-        let spiffe_id = long(rest.text(), trust_domain);
-        let selectors = rest.texts().map(|text| text.parse().expect("packed from a selector"));
-        let selectors = RequiredSelectors::new(selectors).expect("packed from a set with members");
+        let spiffe_id = id(rest.text());
+        let selectors = rest.texts().collect();
         let (x509_svid_ttl, jwt_svid_ttl) = (rest.integer() as u32, rest.integer() as u32);
         let expires_at = (flags & EXPIRES != 0).then(|| rest.timestamp());
-        let federates_with = rest.texts().map(|name| TrustDomain::parse(name).expect("as packed"));
-        let federates_with = federates_with.collect();
-        let dns_names = rest.texts().map(|name| name.parse().expect("packed from a name"));
-        Entry {
-            id: self.id(),
+        let federates_with = rest.texts().collect();
+        let dns_names = rest.texts().collect();
+        EntryView {
+            id: self.with_id(|id| id.to_owned()).into(),
             spiffe_id,
-            parent_id: long(self.snapshot.group_name(self.group()), trust_domain),
+            parent_id: id(self.snapshot.group_name(self.group())),
             selectors,
             x509_svid_ttl,
             jwt_svid_ttl,
             federates_with,
-            dns_names: dns_names.collect(),
+            dns_names,
             admin: flags & ADMIN != 0,
             downstream: flags & DOWNSTREAM != 0,
             store_svid: flags & STORE_SVID != 0,
             expires_at,
-            hint: rest.text().parse::<Hint>().expect("packed from a hint"),
+            hint: rest.text(),
             revision_number: self.revision_number(),
             created_at: self.created_at(),
             attributes: (flags & ATTRIBUTES != 0).then_some(AdditionalAttributes {
                 disable_x509_svid_prefetch: flags & NO_PREFETCH != 0,
                 jwt_svid_include_jti: flags & JTI != 0,
             }),
+        }
+    }
+
+    /// All of it.
+    pub fn to_entry(&self) -> Entry {
+        let trust_domain = self.snapshot.trust_domain();
+        let view = self.view();
+        let selectors = view.selectors.iter().map(|text| text.parse().expect("as packed"));
+        let domains = view.federates_with.iter().map(|name| name.parse().expect("as packed"));
+        let names = view.dns_names.iter().map(|name| name.parse().expect("as packed"));
+        Entry {
+            id: self.id(),
+            spiffe_id: long(self.after_id().text(), trust_domain),
+            parent_id: long(self.snapshot.group_name(self.group()), trust_domain),
+            selectors: RequiredSelectors::new(selectors).expect("packed from a set with members"),
+            x509_svid_ttl: view.x509_svid_ttl,
+            jwt_svid_ttl: view.jwt_svid_ttl,
+            federates_with: domains.collect(),
+            dns_names: names.collect(),
+            admin: view.admin,
+            downstream: view.downstream,
+            store_svid: view.store_svid,
+            expires_at: view.expires_at,
+            hint: view.hint.parse::<Hint>().expect("packed from a hint"),
+            revision_number: view.revision_number,
+            created_at: view.created_at,
+            attributes: view.attributes,
         }
     }
 

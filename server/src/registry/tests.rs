@@ -10,6 +10,7 @@ use proptest::sample::select;
 use spire_core::entry::{AdditionalAttributes, Entry, EntryId};
 use spire_core::id::{SpiffeId, TrustDomain};
 use spire_core::selector::{RequiredSelectors, Selector};
+use spire_core::wire::convert::entry::received_encoded;
 
 use super::*;
 use crate::store::Node;
@@ -205,6 +206,11 @@ impl Model {
             let expected = self.authorized(&agent_id);
             let authorized = snapshot.authorized(&agent_id);
             assert_eq!(authorized.len(), expected.len(), "{agent_id}");
+            for entry in &authorized {
+                let mut bytes = Vec::new();
+                entry.view().encode(None, &mut bytes);
+                assert_eq!(received_encoded(bytes.into()).unwrap(), entry.to_entry());
+            }
             let found = authorized.iter().map(|entry| (entry.id(), entry.to_entry())).collect();
             assert_eq!(expected, found, "{agent_id}");
             for (id, entry) in &self.entries {

@@ -70,15 +70,25 @@ impl TestServer {
         assert!(!self.socket.exists());
     }
 
+    /// A new connection of an operator of this machine.
+    pub async fn operator(&self) -> Channel {
+        unix_channel(&self.socket).await
+    }
+
+    /// A new connection over TCP, with or without an SVID.
+    pub async fn channel(&self, identity: Option<&Identity>) -> Channel {
+        let tls = client_tls_at(identity.cloned(), self.clock.clone());
+        channel(self.server.address(), tls).await.unwrap()
+    }
+
     /// The agent service for an operator of this machine.
     pub async fn agents(&self) -> AgentClient<Channel> {
-        AgentClient::new(unix_channel(&self.socket).await)
+        AgentClient::new(self.operator().await)
     }
 
     /// The agent service over a new connection of an agent.
     pub async fn agents_as(&self, identity: &Identity) -> AgentClient<Channel> {
-        let tls = client_tls_at(Some(identity.clone()), self.clock.clone());
-        AgentClient::new(channel(self.server.address(), tls).await.unwrap())
+        AgentClient::new(self.channel(Some(identity)).await)
     }
 
     pub async fn create_token(&self, token: &str, ttl: i32) {
@@ -133,8 +143,7 @@ impl TestAgent {
         kind: &str,
         payload: &str,
     ) -> Result<Identity, Status> {
-        let tls = client_tls_at(None, server.clock.clone());
-        let mut agents = AgentClient::new(channel(server.server.address(), tls).await.unwrap());
+        let mut agents = AgentClient::new(server.channel(None).await);
         let data = types::AttestationData {
             r#type: kind.to_owned(),
             payload: Bytes::copy_from_slice(payload.as_bytes()),

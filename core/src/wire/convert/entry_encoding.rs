@@ -20,7 +20,7 @@ pub struct EntryView<'e> {
     pub id: Cow<'e, str>,
     pub spiffe_id: IdView<'e>,
     pub parent_id: IdView<'e>,
-    /// Each as `type:value`, in the order of an entry's.
+    /// Each as `type:value`, in any order.
     pub selectors: Vec<&'e str>,
     pub x509_svid_ttl: u32,
     pub jwt_svid_ttl: u32,

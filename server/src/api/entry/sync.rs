@@ -11,7 +11,6 @@ use futures::stream::{self, BoxStream, StreamExt};
 use spire_core::id::SpiffeId;
 use spire_core::limits::{MAX_SYNC_PAGE, REMOTE_CALL};
 use spire_core::wire::SyncAuthorizedEntriesResponse as Answer;
-use spire_core::wire::convert::EntryView;
 use spire_core::wire::entry::{EntryRevision, SyncAuthorizedEntriesRequest};
 use spire_core::wire::types::EntryMask;
 use tonic::{Response, Status, Streaming};
@@ -103,7 +102,7 @@ async fn next(
 fn encode<'a>(entries: impl Iterator<Item = EntryRef<'a>>, mask: Option<&EntryMask>) -> Vec<Bytes> {
     let mut buffer = BytesMut::new();
     let entries = entries.map(|entry| {
-        EntryView::from(&entry.to_entry()).encode(mask, &mut buffer);
+        entry.view().encode(mask, &mut buffer);
         buffer.split().freeze()
     });
     entries.collect()
