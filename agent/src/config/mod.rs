@@ -14,6 +14,7 @@ use spire_core::config::{self, LoadError, Loaded, Section};
 use zeroize::Zeroizing;
 
 pub use agent::{AgentConfig, JoinToken, SdsConfig};
+pub use bootstrap::{BundleFormat, BundleSource, RebootstrapMode};
 pub use experimental::{
     AllowedReference, BrokerClient, BrokerConfig, ExperimentalConfig, RateLimitsConfig,
 };

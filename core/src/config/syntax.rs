@@ -269,3 +269,6 @@ impl<'t> Parser<'t> {
         Ok(items)
     }
 }
+
+#[cfg(test)]
+mod tests;
