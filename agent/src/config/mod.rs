@@ -125,3 +125,6 @@ pub fn load(flags: &RunFlags) -> Result<Loaded<AgentConfig>, LoadError> {
     let path = flags.config.as_deref().unwrap_or(Path::new(DEFAULT_FILE));
     config::load(path, flags.expand_env, |file| flags.overlay(file), AgentConfig::read_file)
 }
+
+#[cfg(test)]
+mod tests;

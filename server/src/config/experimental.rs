@@ -74,12 +74,12 @@ impl ExperimentalConfig {
         reader.ignored("use_rego_v1", "policies are read as Rego v1");
         let federation = federation::read_experimental(reader);
         let defaults = Self::default();
-        let cache_reload_interval = reader
-            .duration("cache_reload_interval", "cache reload interval")
-            .unwrap_or(defaults.cache_reload_interval);
-        let full_cache_reload_interval = reader
-            .duration("full_cache_reload_interval", "full cache reload interval")
-            .unwrap_or(defaults.full_cache_reload_interval);
+        let cache_reload_interval =
+            interval(reader, "cache_reload_interval", "cache reload interval")
+                .unwrap_or(defaults.cache_reload_interval);
+        let full_cache_reload_interval =
+            interval(reader, "full_cache_reload_interval", "full cache reload interval")
+                .unwrap_or(defaults.full_cache_reload_interval);
         if full_cache_reload_interval <= cache_reload_interval {
             reader.reject(
                 "full_cache_reload_interval",
@@ -92,9 +92,12 @@ impl ExperimentalConfig {
             cache_reload_interval,
             events_based_cache: reader.flag("events_based_cache"),
             full_cache_reload_interval,
-            prune_events_older_than: reader
-                .duration("prune_events_older_than", "prune events older than")
-                .unwrap_or(defaults.prune_events_older_than),
+            prune_events_older_than: interval(
+                reader,
+                "prune_events_older_than",
+                "prune events older than",
+            )
+            .unwrap_or(defaults.prune_events_older_than),
             event_timeout: read_event_timeout(reader).unwrap_or(defaults.event_timeout),
             agent_spiffe_id_as_selector: reader.flag("agent_spiffe_id_as_selector"),
             auth_opa_policy_engine: reader
@@ -117,9 +120,13 @@ impl ExperimentalConfig {
     }
 }
 
+fn interval(reader: &mut Reader<'_>, key: &'static str, what: &str) -> Option<Duration> {
+    reader.duration_saying(key, |_, error| format!("could not parse {what}: {error}"))
+}
+
 fn read_event_timeout(reader: &mut Reader<'_>) -> Option<Duration> {
-    let former = reader.duration("sql_transaction_timeout", "sql transaction timeout");
-    let timeout = reader.duration("event_timeout", "event timeout");
+    let former = interval(reader, "sql_transaction_timeout", "sql transaction timeout");
+    let timeout = interval(reader, "event_timeout", "event timeout");
     if former.is_some() {
         reader.deprecated(
             "sql_transaction_timeout is deprecated; use event_timeout instead",

@@ -97,3 +97,6 @@ pub fn load(flags: &RunFlags) -> Result<Loaded<ServerConfig>, LoadError> {
     let path = flags.config.as_deref().unwrap_or(Path::new(DEFAULT_FILE));
     config::load(path, flags.expand_env, |file| flags.overlay(file), ServerConfig::read_file)
 }
+
+#[cfg(test)]
+mod tests;
