@@ -188,8 +188,6 @@ impl AgentConfig {
         let data_dir = reader.string("data_dir").unwrap_or_else(|| ".".to_owned());
         Some(Self {
             authorized_delegates: read_delegates(reader, trust_domain.as_ref()),
-            trust_domain: trust_domain?,
-            server: server?,
             data_dir: data_dir.into(),
             socket_path,
             admin_socket_path,
@@ -198,7 +196,6 @@ impl AgentConfig {
                 .strings("allowed_foreign_jwt_claims")
                 .unwrap_or_default(),
             availability_target: read_availability_target(reader),
-            bundle_source: bundle_source?,
             rebootstrap_mode,
             rebootstrap_delay: rebootstrap_delay.unwrap_or(DEFAULT_REBOOTSTRAP_DELAY),
             join_token,
@@ -219,6 +216,10 @@ impl AgentConfig {
             telemetry: TelemetryConfig::default(),
             health_checks: HealthChecksConfig::default(),
             plugins: Vec::new(),
+            // Last: where they are missing, everything else has been read all the same.
+            trust_domain: trust_domain?,
+            server: server?,
+            bundle_source: bundle_source?,
         })
     }
 }

@@ -87,6 +87,14 @@ fn an_empty_file_is_told_in_spires_order() {
 }
 
 #[test]
+fn known_keys_are_never_called_unknown() {
+    let text = "agent {\n server_port = 1\n log_level = \"x\"\n persist_cache = true\n}";
+    let told = load_text(text, RunFlags::default()).unwrap_err().to_string();
+    assert!(told.contains("not a valid logrus Level: \"x\""), "{told}");
+    assert!(!told.contains("unknown configuration"), "{told}");
+}
+
+#[test]
 fn flags_fill_a_file_that_says_nothing() {
     let flags = RunFlags {
         join_token: Some(Zeroizing::new("secret-token".to_owned())),

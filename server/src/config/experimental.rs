@@ -145,7 +145,7 @@ fn read_event_timeout(reader: &mut Reader<'_>) -> Option<Duration> {
 }
 
 fn read_policy_files(reader: &mut Reader<'_>) -> Option<PolicyFiles> {
-    let rego_path = reader.required("rego_path", "rego_path must be configured")?;
+    let rego_path = reader.required("rego_path", "rego_path must be configured");
     let policy_data_path = reader.string("policy_data_path").map(PathBuf::from);
-    Some(PolicyFiles { rego_path: rego_path.into(), policy_data_path })
+    Some(PolicyFiles { rego_path: rego_path?.into(), policy_data_path })
 }

@@ -125,7 +125,6 @@ impl ServerConfig {
         let (experimental, former_federation) = experimental.unwrap_or_default();
         config::ignore_profiling(reader);
         Some(Self {
-            trust_domain: trust_domain?,
             data_dir: data_dir.unwrap_or_default().into(),
             bind_address: read_bind_address(reader),
             bind_port: reader.integer("bind_port").filter(|port| *port != 0).unwrap_or(8081),
@@ -158,6 +157,8 @@ impl ServerConfig {
             telemetry: TelemetryConfig::default(),
             health_checks: HealthChecksConfig::default(),
             plugins: Vec::new(),
+            // Last: where it is missing, everything else has been read all the same.
+            trust_domain: trust_domain?,
         })
     }
 }

@@ -129,6 +129,24 @@ fn an_empty_file_is_told_in_spires_order() {
 }
 
 #[test]
+fn every_mistake_is_told_at_once_and_known_keys_are_never_called_unknown() {
+    let text = "server {\n ca_ttl = \"1d\"\n bind_port = \"abc\"\n zz = 1\n jwt_issuer = \"i\"\n}";
+    let told = load_text(text, RunFlags::default()).unwrap_err().to_string();
+    let expected = [
+        "trust_domain must be configured",
+        "data_dir must be configured",
+        "could not parse default CA ttl \"1d\"",
+        "strconv.ParseInt: parsing \"abc\": invalid syntax",
+        "unknown configuration detected (server.zz, line 4; remove it)",
+        "plugins section must be configured",
+    ];
+    assert_eq!(told.lines().count(), expected.len(), "{told}");
+    for (line, sentence) in told.lines().zip(expected) {
+        assert!(line.contains(sentence), "{sentence}:\n{told}");
+    }
+}
+
+#[test]
 fn files_that_cannot_be_read_are_told() {
     let missing = RunFlags { config: Some("/nowhere/x.conf".into()), ..RunFlags::default() };
     let told = load(&missing).unwrap_err().to_string();
