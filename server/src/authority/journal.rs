@@ -169,7 +169,7 @@ mod tests {
             upstream_authority_id: "cd".into(),
         };
         let journal = Journal { x509_cas: vec![entry], ..Journal::default() };
-        let expected = b"\x0a\x19\x0a\x01A\x10\x05\x1a\x02\x01\x02\x22\x01\x03\x28\x03\x32\x02ab\x38\x06\x42\x02cd";
+        let expected = b"\x0a\x18\x0a\x01A\x10\x05\x1a\x02\x01\x02\x22\x01\x03\x28\x03\x32\x02ab\x38\x06\x42\x02cd";
         assert_eq!(journal.encode_to_vec(), expected);
     }
 

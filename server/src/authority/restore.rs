@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use jiff::Timestamp;
 use prost::Message;
 use spire_core::bundle::Bundle;
 use spire_core::keys::{KeyManager, SigningKey};
+use spire_core::svid::x509::X509Svid;
 
 use super::journal::{Journal, JournalEntry, Status, newest_per_slot};
 use super::jwt_key::JwtKey;
@@ -66,6 +68,7 @@ pub(super) async fn restore(
     for entry in newest_per_slot(&journal.x509_cas) {
         let key = entry.slot().map(X509Ca::key_id);
         if let Some(key) = held(keys, key).await? {
+            check_trust_domain(&entry.certificate, settings)?;
             cas.push((entry.status(), X509Ca::restore(entry, key, bundle, now)));
         }
     }
@@ -75,9 +78,6 @@ pub(super) async fn restore(
         if let Some(key) = held(keys, key).await? {
             jwt_keys.push((entry.status(), JwtKey::restore(entry, key, bundle, now)));
         }
-    }
-    for (_, ca) in &cas {
-        check_trust_domain(ca.as_ref().ok(), settings)?;
     }
     let journal_id = stored.id;
     Ok(Restored { x509: lay_out(cas), jwt: lay_out(jwt_keys), journal, journal_id })
@@ -91,8 +91,11 @@ async fn held(
     Ok(keys.key(&id).await?)
 }
 
-fn check_trust_domain(ca: Option<&X509Ca>, settings: &Settings) -> Result<(), StartError> {
-    let Some(svid) = ca.and_then(X509Ca::svid) else { return Ok(()) };
+/// A CA of another trust domain stops the start, whether it could be taken up or not: its keys
+/// and this configuration do not belong together.
+fn check_trust_domain(certificate: &[u8], settings: &Settings) -> Result<(), StartError> {
+    let certificate = Bytes::copy_from_slice(certificate);
+    let Ok(svid) = X509Svid::from_chain(vec![certificate]) else { return Ok(()) };
     let (stored, configured) = (svid.id.trust_domain(), &settings.trust_domain);
     if stored == *configured {
         return Ok(());

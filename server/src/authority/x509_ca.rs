@@ -7,7 +7,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use spire_core::bundle::{Bundle, X509Authority};
 use spire_core::keys::SigningKey;
-use spire_core::svid::x509::{Issuer, X509Svid, ca_request, self_sign_ca};
+use spire_core::svid::x509::{Issuer, ca_request, self_sign_ca};
 use spire_core::upstream::{UpstreamAuthority, UpstreamError};
 
 use super::journal::{JournalEntry, Status, X509CaEntry};
@@ -122,11 +122,6 @@ impl X509Ca {
             return Err("it has expired".to_owned());
         }
         Ok(restored)
-    }
-
-    /// Whose authority it is, by its certificate.
-    pub(super) fn svid(&self) -> Option<X509Svid> {
-        X509Svid::from_chain(vec![self.issuer.certificate().clone()]).ok()
     }
 
     pub(super) fn entry(&self, status: Status) -> X509CaEntry {

@@ -106,7 +106,7 @@ fn an_entry() -> impl Strategy<Value = Entry> {
                 admin: flags[0] && rare == 0,
                 downstream: flags[1] && rare == 0,
                 store_svid: flags[2],
-                expires_at: expires.map(|at| Timestamp::from_millisecond(at * 500).unwrap()),
+                expires_at: expires.map(|at| Timestamp::from_second(1 + at / 2).unwrap()),
                 hint: hint.parse().unwrap(),
                 revision_number: revision,
                 attributes: (rare < 2).then_some(AdditionalAttributes {

@@ -1,6 +1,7 @@
 //! What the tests of this crate share: certificates, clients, and a server in a temporary folder.
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 #![allow(clippy::unwrap_used, reason = "a test fails where it is")]
+#![allow(unreachable_pub, reason = "several test binaries use it")]
 
 mod server;
 
