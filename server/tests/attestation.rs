@@ -1,4 +1,5 @@
 //! Nodes become agents and cease to be, over real sockets against a whole server.
+#![allow(clippy::unwrap_used, reason = "a test fails where it is")]
 
 mod harness;
 

@@ -1,4 +1,5 @@
 //! The services over real sockets, against a whole server with a real database.
+#![allow(clippy::unwrap_used, reason = "a test fails where it is")]
 
 #[path = "../harness/mod.rs"]
 mod harness;
