@@ -24,8 +24,9 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status};
 
 use crate::backoff::Backoff;
-use crate::bootstrap::{Attempt, BootstrapError, BundleSource, Rebootstrap, RebootstrapMode};
+use crate::bootstrap::{Attempt, BootstrapError, Rebootstrap};
 use crate::client::{self, RpcError, Server, ServerAddress, x509_svid_from_wire};
+use crate::config::{BundleSource, RebootstrapMode};
 use crate::identity::{AgentIdentity, KeySlot, StoredKey, stored_key};
 use crate::storage::{BootstrapUse, Storage, StorageError};
 

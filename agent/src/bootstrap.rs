@@ -17,49 +17,11 @@ use tonic::metadata::MetadataValue;
 use tonic::transport::Endpoint;
 
 use crate::client::{RpcError, ServerAddress};
+use crate::config::{BundleFormat, BundleSource, RebootstrapMode};
 use crate::storage::{BootstrapRecord, BootstrapUse, Storage, StorageError};
 
 /// Largest bundle document that is read, in bytes.
 const MAX_BUNDLE_BYTES: usize = 4 << 20;
-
-/// Where the first bundle comes from. It is asked anew at every attempt.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum BundleSource {
-    /// A file.
-    File {
-        /// Its path.
-        path: PathBuf,
-        /// How it is written.
-        format: BundleFormat,
-    },
-    /// A web server, known by the roots of the Web PKI; or, over a Unix socket, one that gets to
-    /// know what the bundle is wanted for.
-    Url {
-        /// `https://…`, over a Unix socket `http://…`.
-        url: Url,
-        /// The Unix socket.
-        socket: Option<PathBuf>,
-        /// How the answer is written.
-        format: BundleFormat,
-    },
-    /// Another Workload API, such as that of an agent above this one.
-    WorkloadApi {
-        /// `unix:<path>` or `tcp://<address>:<port>`.
-        address: String,
-    },
-    /// Nothing: the server that answers first is trusted.
-    Insecure,
-}
-
-/// How a bundle is written.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum BundleFormat {
-    /// PEM certificates.
-    #[default]
-    Pem,
-    /// A SPIFFE bundle document.
-    Spiffe,
-}
 
 /// What an attempt is made for, as sources behind a Unix socket learn it.
 #[derive(Debug)]
@@ -223,19 +185,6 @@ async fn ask(address: &str, trust_domain: &TrustDomain) -> Result<Vec<u8>, Strin
         Some(der) => Ok(der.to_vec()),
         None => Err(format!("it has no bundle of {id}")),
     }
-}
-
-/// When an agent gives up the bundle that it has stored.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum RebootstrapMode {
-    /// Never.
-    #[default]
-    Never,
-    /// When the server's authority has been unknown for long enough, where the agent can attest
-    /// again.
-    Auto,
-    /// As `Auto`; an agent that cannot attest again is an error.
-    Always,
 }
 
 /// Counts attempts over restarts, and notices when the stored bundle is to be given up.

@@ -4,9 +4,8 @@ use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 
-use prost::Message;
 use spire_core::tls;
-use spire_core::wire::types::PermissionDeniedDetails;
+use spire_core::wire::convert::denial;
 use spire_core::wire::types::permission_denied_details::Reason;
 use tonic::{Code, Status};
 
@@ -56,14 +55,7 @@ impl RpcError {
 
     /// Why the server denies this agent everything, where that is what the error says.
     pub fn denial(&self) -> Option<Denial> {
-        if self.code() != Code::PermissionDenied {
-            return None;
-        }
-        let detail =
-            RpcStatus::decode(self.0.details()).ok()?.details.into_iter().find(|detail| {
-                detail.type_url == "type.googleapis.com/spire.api.types.PermissionDeniedDetails"
-            })?;
-        match PermissionDeniedDetails::decode(&*detail.value).ok()?.reason() {
+        match denial::reason(&self.0)? {
             Reason::AgentBanned => Some(Denial::Banned),
             Reason::AgentExpired
             | Reason::AgentNotActive
@@ -109,29 +101,12 @@ impl Error for RpcError {
     }
 }
 
-/// `google.rpc.Status`, as it travels in `grpc-status-details-bin`.
-#[derive(Clone, PartialEq, Message)]
-struct RpcStatus {
-    #[prost(int32, tag = "1")]
-    code: i32,
-    #[prost(string, tag = "2")]
-    message: String,
-    #[prost(message, repeated, tag = "3")]
-    details: Vec<prost_types::Any>,
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn denied(reason: Reason) -> RpcError {
-        let detail = prost_types::Any {
-            type_url: "type.googleapis.com/spire.api.types.PermissionDeniedDetails".to_owned(),
-            value: PermissionDeniedDetails { reason: reason.into() }.encode_to_vec(),
-        };
-        let details = RpcStatus { code: 7, message: "no".to_owned(), details: vec![detail] };
-        let details = details.encode_to_vec().into();
-        Status::with_details(Code::PermissionDenied, "no", details).into()
+        denial::status("no", reason).into()
     }
 
     #[test]

@@ -66,7 +66,7 @@ impl Server {
     pub async fn bundle(&self) -> Result<Bundle, RpcError> {
         let mut client = BundleClient::new(self.channel());
         let answer = self.limited(client.get_bundle(wire::bundle::GetBundleRequest::default()));
-        messages::bundle_from_wire(answer.await?)
+        messages::bundle_from_wire(&answer.await?)
     }
 
     /// The bundle of a trust domain that this one federates with; `None` where the server has
@@ -81,7 +81,7 @@ impl Server {
             output_mask: None,
         };
         match self.limited(client.get_federated_bundle(request)).await {
-            Ok(bundle) => messages::bundle_from_wire(bundle).map(Some),
+            Ok(bundle) => messages::bundle_from_wire(&bundle).map(Some),
             Err(error) if error.code() == Code::NotFound => Ok(None),
             Err(error) => Err(error),
         }

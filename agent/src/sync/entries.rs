@@ -6,6 +6,8 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use bytes::Bytes;
+use prost::Message;
 use spire_core::entry::{Entry, EntryId};
 use spire_core::id::SpiffeId;
 use spire_core::limits::{MAX_SYNC_PAGE, REMOTE_CALL};
@@ -161,12 +163,11 @@ impl AuthorizedEntries<'_> {
         self.check_size(wanted.len())
     }
 
-    fn take_encoded(&mut self, entries: Vec<bytes::Bytes>) -> Result<(), RpcError> {
-        let decoded = entries.into_iter().map(<types::Entry as prost::Message>::decode);
-        let decoded = decoded.collect::<Result<_, _>>().map_err(|error| {
-            RpcError::from(tonic::Status::internal(format!("malformed entry: {error}")))
-        })?;
-        self.take(decoded)
+    fn take_encoded(&mut self, entries: Vec<Bytes>) -> Result<(), RpcError> {
+        let decoded = entries.into_iter().map(types::Entry::decode).collect::<Result<_, _>>();
+        self.take(decoded.map_err(|error| {
+            RpcError::nonsense(format!("the server sent a malformed entry: {error}"))
+        })?)
     }
 
     fn take(&mut self, entries: Vec<types::Entry>) -> Result<(), RpcError> {
