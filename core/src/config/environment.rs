@@ -2,19 +2,19 @@
 
 use super::syntax::MAX_FILE_BYTES;
 
-/// Longest name in braces that is looked for, so that many open braces cost no quadratic time.
-const MAX_NAME_BYTES: usize = 1024;
-
 /// Replaces `$NAME` and `${NAME}` by what `lookup` gives, or nothing; `$$` gives one dollar.
 ///
 /// A dollar before anything else stays. `None` where the result is longer than a file may be.
 pub(super) fn expand(text: &str, lookup: impl Fn(&str) -> Option<String>) -> Option<String> {
     let mut expanded = String::with_capacity(text.len());
     let mut rest = text;
+    // Behind the last closing brace no name in braces ends, so none is searched for.
+    let last_brace = text.rfind('}');
     while let Some(dollar) = rest.find('$') {
         expanded.push_str(&rest[..dollar]);
         let after = &rest[dollar + 1..];
-        let (name, after) = name(after);
+        let (name, after) =
+            name(after, last_brace.is_some_and(|brace| brace > text.len() - after.len()));
         match name {
             Some("$") => expanded.push('$'),
             Some(name) => expanded.push_str(&lookup(name).unwrap_or_default()),
@@ -31,9 +31,9 @@ pub(super) fn expand(text: &str, lookup: impl Fn(&str) -> Option<String>) -> Opt
 }
 
 /// The name behind a dollar and what follows it. Without a name, a lone `${` or `${}` is dropped.
-fn name(text: &str) -> (Option<&str>, &str) {
+fn name(text: &str, may_close: bool) -> (Option<&str>, &str) {
     if let Some(braced) = text.strip_prefix('{') {
-        return match braced.bytes().take(MAX_NAME_BYTES).position(|byte| byte == b'}') {
+        return match may_close.then(|| braced.find('}')).flatten() {
             Some(0) => (None, &braced[1..]),
             Some(end) => (Some(&braced[..end]), &braced[end + 1..]),
             None => (None, braced),
@@ -72,6 +72,14 @@ mod tests {
         for (text, expected) in cases {
             assert_eq!(expand(text, lookup).as_deref(), Some(expected), "{text}");
         }
+    }
+
+    #[test]
+    fn many_open_braces_cost_no_quadratic_time() {
+        // Quadratic time would be hours.
+        let open = "${".repeat(MAX_FILE_BYTES / 2);
+        assert_eq!(expand(&open, |_| None).as_deref(), Some(""));
+        assert_eq!(expand(&format!("{open}}}$"), |_| None).as_deref(), Some("$"));
     }
 
     #[test]
