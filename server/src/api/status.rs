@@ -91,7 +91,13 @@ impl From<attestation::Error> for Status {
 
 impl From<RotationError> for Status {
     fn from(error: RotationError) -> Self {
-        Self::internal(error.to_string())
+        let sentence = error.to_string();
+        match error {
+            RotationError::UnexpectedId => Self::invalid_argument(sentence),
+            RotationError::Stopping => Self::unavailable(sentence),
+            RotationError::Store(error) => error.into(),
+            _ => Self::internal(sentence),
+        }
     }
 }
 
