@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use rustls_pki_types::CertificateDer;
 use x509_cert::ext::pkix::name::GeneralName;
 use x509_cert::ext::pkix::{BasicConstraints, KeyUsage, SubjectAltName, SubjectKeyIdentifier};
+use x509_cert::time::Time;
 
 /// Most certificates of a chain or a bundle file that are read.
 pub(crate) const MAX_CERTIFICATES: usize = 64;
@@ -23,6 +24,8 @@ pub(crate) struct Certificate {
     /// Its URI SANs as written.
     pub(crate) uris: Vec<String>,
     pub(crate) subject_key_id: Option<Vec<u8>>,
+    pub(crate) not_before: Timestamp,
+    pub(crate) not_after: Timestamp,
     subject: Vec<u8>,
     issuer: Vec<u8>,
     signed_part: Bytes,
@@ -52,24 +55,14 @@ impl Certificate {
             path_length: constraints.and_then(|it| it.path_len_constraint).map(usize::from),
             subject_key_id: key_id.map(|(_, id)| id.0.as_bytes().to_vec()),
             uris: names.into_iter().filter_map(uri).collect(),
+            not_before: instant(inner.validity().not_before)?,
+            not_after: instant(inner.validity().not_after)?,
             subject: inner.subject().to_der()?,
             issuer: inner.issuer().to_der()?,
             signed_part: der.slice_ref(signed_part(&der)?),
             parsed,
             der,
         })
-    }
-
-    pub(crate) fn is_valid_at(&self, now: Timestamp) -> bool {
-        let validity = self.parsed.tbs_certificate().validity();
-        let second = |time: x509_cert::time::Time| i128::from(time.to_unix_duration().as_secs());
-        let now = i128::from(now.as_second());
-        (second(validity.not_before)..=second(validity.not_after)).contains(&now)
-    }
-
-    /// When it ceases to be valid, for messages.
-    pub(crate) fn not_after(&self) -> String {
-        self.parsed.tbs_certificate().validity().not_after.to_string()
     }
 
     /// Whether `issuer` has the name of its issuer and the key that signed it.
@@ -87,6 +80,13 @@ impl Certificate {
             .filter(|known| is_algorithm(&algorithm, known.signature_alg_id().as_ref()))
             .any(|known| issuer.verify_signature(*known, &self.signed_part, signature).is_ok())
     }
+}
+
+fn instant(time: Time) -> der::Result<Timestamp> {
+    let seconds = i64::try_from(time.to_unix_duration().as_secs()).ok();
+    // Years after 9999 cannot be written in a certificate.
+    let instant = seconds.and_then(|seconds| Timestamp::from_second(seconds).ok());
+    instant.ok_or_else(|| der::ErrorKind::DateTime.into())
 }
 
 /// Reads DER certificates, at most [`MAX_CERTIFICATES`].

@@ -13,8 +13,10 @@ const MAX_DEPTH: usize = 8;
 pub(crate) enum PathError {
     #[error("it leads to none of the roots")]
     NoRoot,
-    #[error("a certificate of it is not valid at this time (it ends {0})")]
-    NotValid(String),
+    #[error("a certificate of it expired at {0}")]
+    Expired(Timestamp),
+    #[error("a certificate of it is not valid before {0}")]
+    NotYetValid(Timestamp),
     #[error("the path length {0} of a certificate of it forbids a CA so far below it")]
     TooLong(usize),
     #[error("a certificate of it is no signing certificate")]
@@ -36,9 +38,17 @@ pub(crate) fn verify<'c>(
         if roots.iter().any(|root| root.der == current.der) {
             return Ok(current);
         }
-        if let Some(root) = roots.iter().find(|root| current.is_signed_by(root)) {
-            check_root(root, below + 1, now)?;
-            return Ok(root);
+        // A root that was renewed is there twice, with one name and one key.
+        let signers = roots.iter().filter(|root| current.is_signed_by(root));
+        let mut refused = None;
+        for root in signers {
+            match check_root(root, below + 1, now) {
+                Ok(()) => return Ok(root),
+                Err(error) => refused = Some(error),
+            }
+        }
+        if let Some(error) = refused {
+            return Err(error);
         }
         let issuer =
             others.iter().find(|other| other.der != current.der && current.is_signed_by(other));
@@ -56,8 +66,11 @@ fn check(certificate: &Certificate, below: usize, now: Timestamp) -> Result<(), 
 
 /// A root is trusted as it is given: old ones do not say that they are signing certificates.
 fn check_root(root: &Certificate, below: usize, now: Timestamp) -> Result<(), PathError> {
-    if !root.is_valid_at(now) {
-        return Err(PathError::NotValid(root.not_after()));
+    if now > root.not_after {
+        return Err(PathError::Expired(root.not_after));
+    }
+    if now < root.not_before {
+        return Err(PathError::NotYetValid(root.not_before));
     }
     match root.path_length {
         Some(most) if most < below => Err(PathError::TooLong(most)),

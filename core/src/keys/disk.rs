@@ -4,9 +4,9 @@
 //! The file is SPIRE's: JSON indented by tabs, a base64 text (PKCS#8 DER) for each key id, sorted.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
@@ -17,6 +17,65 @@ use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use super::{KeyError, KeyManager, KeyType, LocalKey, SigningKey};
+use crate::catalog::{Plugin, PluginError};
+use crate::config::{FromSection, Reader};
+
+/// Registers the plugin of the server, which is told its file.
+pub const SERVER_PLUGIN: Plugin<dyn KeyManager> = Plugin {
+    name: "disk",
+    build: |section, _host| {
+        let ServerConfig { keys_path } = section.decode()?;
+        Ok(Arc::new(DiskKeyManager::open(keys_path)?))
+    },
+};
+
+/// Registers the plugin of the agent, which is told a directory and makes it where it is missing.
+pub const AGENT_PLUGIN: Plugin<dyn KeyManager> = Plugin {
+    name: "disk",
+    build: |section, _host| {
+        let AgentConfig { directory } = section.decode()?;
+        make_directory(&directory)?;
+        Ok(Arc::new(DiskKeyManager::open(directory.join("keys.json"))?))
+    },
+};
+
+struct ServerConfig {
+    keys_path: PathBuf,
+}
+
+impl FromSection for ServerConfig {
+    fn read(reader: &mut Reader<'_>) -> Option<Self> {
+        reader.tolerate_unknown();
+        let keys_path = reader.required("keys_path", "keys_path is required")?;
+        Some(Self { keys_path: keys_path.into() })
+    }
+}
+
+struct AgentConfig {
+    directory: PathBuf,
+}
+
+impl FromSection for AgentConfig {
+    fn read(reader: &mut Reader<'_>) -> Option<Self> {
+        reader.tolerate_unknown();
+        let directory = reader.required("directory", "directory must be configured")?;
+        Some(Self { directory: directory.into() })
+    }
+}
+
+impl From<KeyError> for PluginError {
+    fn from(error: KeyError) -> Self {
+        Self::Unusable(error.to_string())
+    }
+}
+
+fn make_directory(directory: &Path) -> Result<(), KeyError> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(directory);
+    made.map_err(|error| {
+        let (directory, reason) = (directory.display(), reason(&error));
+        KeyError::Unavailable(format!("mkdir {directory}: {reason}"))
+    })
+}
 
 /// Keys in memory and in a file, which is read once.
 #[derive(Debug, Clone)]
@@ -172,7 +231,14 @@ fn reason(error: &io::Error) -> String {
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 
+    use tokio::sync::watch;
+
     use super::*;
+    use crate::bundle::Bundle;
+    use crate::catalog::Host;
+    use crate::clock::Clock;
+    use crate::config::Section;
+    use crate::id::TrustDomain;
 
     #[tokio::test]
     async fn keys_are_there_after_a_restart() {
@@ -223,6 +289,40 @@ mod tests {
             fs::write(&path, content).unwrap();
             assert!(DiskKeyManager::open(&path).is_ok(), "{content}");
         }
+    }
+
+    fn host() -> Host {
+        let trust_domain = TrustDomain::parse("example.org").unwrap();
+        let bundle = watch::channel(Arc::new(Bundle::empty(trust_domain.clone()))).1;
+        Host { trust_domain, bundle, clock: Clock::system() }
+    }
+
+    #[tokio::test]
+    async fn both_plugins_read_their_settings() {
+        let directory = tempfile::tempdir().unwrap();
+        let below = directory.path().join("agent/keys");
+        let section = |text: String| Section::parse(&text).unwrap();
+        let agent = section(format!("directory = {below:?} more = 1"));
+        let keys = (AGENT_PLUGIN.build)(&agent, &host()).unwrap();
+        keys.generate("agent-svid-A", KeyType::EcP256).await.unwrap();
+        assert_eq!(fs::metadata(&below).unwrap().permissions().mode() & 0o777, 0o700);
+
+        let server = section(format!("keys_path = {:?}", below.join("keys.json")));
+        let keys = (SERVER_PLUGIN.build)(&server, &host()).unwrap();
+        assert!(keys.key("agent-svid-A").await.unwrap().is_some());
+
+        let refusal = |plugin: &Plugin<dyn KeyManager>| {
+            let error = (plugin.build)(&Section::default(), &host()).err().unwrap();
+            error.to_string()
+        };
+        assert!(refusal(&SERVER_PLUGIN).contains("keys_path is required"));
+        assert!(refusal(&AGENT_PLUGIN).contains("directory must be configured"));
+        fs::write(below.join("keys.json"), "").unwrap();
+        assert_eq!(
+            (AGENT_PLUGIN.build)(&agent, &host()).err().unwrap().to_string(),
+            "rpc error: code = Internal desc = unable to decode keys JSON: unexpected end of JSON \
+             input"
+        );
     }
 
     #[tokio::test]

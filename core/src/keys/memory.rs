@@ -6,6 +6,16 @@ use std::sync::{Arc, PoisonError, RwLock};
 use async_trait::async_trait;
 
 use super::{KeyError, KeyManager, KeyType, LocalKey, SigningKey};
+use crate::catalog::{Plugin, refuse_settings};
+
+/// Registers the plugin, for server and agent.
+pub const PLUGIN: Plugin<dyn KeyManager> = Plugin {
+    name: "memory",
+    build: |section, _host| {
+        refuse_settings(section)?;
+        Ok(Arc::new(MemoryKeyManager::new()))
+    },
+};
 
 /// Keys in memory alone.
 #[derive(Debug, Default)]

@@ -5,7 +5,7 @@ mod process;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use spire_core::bundle::Bundle;
@@ -35,9 +35,6 @@ use crate::store::{EntryFilter, NodeFilter, OpenError, Page, Store, StoreError};
 use crate::upkeep::{AgentPruning, Upkeep};
 
 pub use process::run;
-
-/// How often it is looked whether an authority is due to be prepared or activated.
-const ROTATION_CHECK: Duration = Duration::from_secs(10);
 
 /// Why the server does not start.
 #[derive(Debug, thiserror::Error)]
@@ -311,7 +308,7 @@ fn authority_settings(config: &ServerConfig) -> authority::Settings {
         agent_ttl: config.agent_ttl,
         jwt_issuer: config.jwt_issuer.clone(),
         disable_jwt_svids: config.disable_jwt_svids,
-        rotation_check_interval: ROTATION_CHECK,
+        rotation_check_interval: config.experimental.rotation_check_interval,
     }
 }
 

@@ -10,7 +10,6 @@ use spire_core::upstream::UpstreamBundle;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
-use super::certificate;
 use crate::store::{Store, StoreError};
 
 /// How often the stored bundle is read although nobody said that it changed.
@@ -144,7 +143,7 @@ impl TrustBundle {
 /// emptied: a trust domain whose servers were off for long must still be able to say who it was.
 fn prune(bundle: &mut Bundle, ended_before: Timestamp) -> bool {
     let roots = retain_some(&mut bundle.x509_authorities, |root| {
-        certificate::not_after(&root.certificate).is_none_or(|end| end >= ended_before)
+        !root.validity().is_ok_and(|(_, end)| end < ended_before)
     });
     let jwt_keys = retain_some(&mut bundle.jwt_authorities, |key| {
         key.expires_at.is_none_or(|end| end >= ended_before)

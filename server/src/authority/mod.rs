@@ -5,7 +5,6 @@
 //! sign anything.
 
 mod bundle;
-mod certificate;
 mod issue;
 mod journal;
 mod jwt_key;

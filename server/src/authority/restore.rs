@@ -7,13 +7,13 @@ use jiff::Timestamp;
 use prost::Message;
 use spire_core::bundle::Bundle;
 use spire_core::keys::{KeyManager, SigningKey};
-use spire_core::svid::x509::X509Svid;
+use spire_core::svid::x509::{X509Svid, authority_id};
 
-use super::journal::{Journal, JournalEntry, Status, newest_per_slot};
+use super::journal::{Journal, JournalEntry, Status, X509CaEntry, newest_per_slot};
 use super::jwt_key::JwtKey;
 use super::slots::{SlotId, Slots, Slotted};
 use super::x509_ca::X509Ca;
-use super::{Settings, StartError, certificate};
+use super::{Settings, StartError};
 use crate::store::{CaJournalId, Store};
 
 /// What a server starts with.
@@ -39,7 +39,7 @@ pub(super) async fn restore(
     let mut ids = Vec::new();
     for slot in SlotId::BOTH {
         if let Some(key) = keys.key(&X509Ca::key_id(slot)).await? {
-            ids.extend(certificate::authority_id(&key.public_key().spki));
+            ids.extend(authority_id(&key.public_key().spki).ok());
         }
     }
     let nothing = Restored {
@@ -64,11 +64,13 @@ pub(super) async fn restore(
         }
     };
 
+    for entry in &journal.x509_cas {
+        check_trust_domain(entry, settings)?;
+    }
     let mut cas = Vec::new();
     for entry in newest_per_slot(&journal.x509_cas) {
         let key = entry.slot().map(X509Ca::key_id);
         if let Some(key) = held(keys, key).await? {
-            check_trust_domain(&entry.certificate, settings)?;
             cas.push((entry.status(), X509Ca::restore(entry, key, bundle, now)));
         }
     }
@@ -91,10 +93,10 @@ async fn held(
     Ok(keys.key(&id).await?)
 }
 
-/// A CA of another trust domain stops the start, whether it could be taken up or not: its keys
-/// and this configuration do not belong together.
-fn check_trust_domain(certificate: &[u8], settings: &Settings) -> Result<(), StartError> {
-    let certificate = Bytes::copy_from_slice(certificate);
+/// The journal was found by the keys that are held here: whatever became of its authorities, they
+/// were those of this server.
+fn check_trust_domain(entry: &X509CaEntry, settings: &Settings) -> Result<(), StartError> {
+    let certificate = Bytes::copy_from_slice(&entry.certificate);
     let Ok(svid) = X509Svid::from_chain(vec![certificate]) else { return Ok(()) };
     let (stored, configured) = (svid.id.trust_domain(), &settings.trust_domain);
     if stored == *configured {

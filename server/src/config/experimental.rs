@@ -22,6 +22,9 @@ pub struct ExperimentalConfig {
     pub prune_events_older_than: Duration,
     /// How long a change that was skipped is waited for.
     pub event_timeout: Duration,
+    /// How often it is looked whether an authority is due to be prepared or activated. A key that
+    /// SPIRE does not have.
+    pub rotation_check_interval: Duration,
     /// Whether each agent gets the selector `spiffe_id:<its ID>`.
     pub agent_spiffe_id_as_selector: bool,
     /// A policy of the operator's own, in Rego.
@@ -53,6 +56,7 @@ impl Default for ExperimentalConfig {
             full_cache_reload_interval: Duration::from_hours(24),
             prune_events_older_than: Duration::from_hours(12),
             event_timeout: Duration::from_mins(15),
+            rotation_check_interval: Duration::from_secs(10),
             agent_spiffe_id_as_selector: false,
             auth_opa_policy_engine: None,
             require_pq_kem: false,
@@ -99,6 +103,12 @@ impl ExperimentalConfig {
             )
             .unwrap_or(defaults.prune_events_older_than),
             event_timeout: read_event_timeout(reader).unwrap_or(defaults.event_timeout),
+            rotation_check_interval: interval(
+                reader,
+                "rotation_check_interval",
+                "rotation check interval",
+            )
+            .unwrap_or(defaults.rotation_check_interval),
             agent_spiffe_id_as_selector: reader.flag("agent_spiffe_id_as_selector"),
             auth_opa_policy_engine: reader
                 .block_with("auth_opa_policy_engine", |reader| {

@@ -68,6 +68,18 @@ impl X509Svid {
     }
 }
 
+/// The id of an authority with this key (SubjectPublicKeyInfo, DER), as certificates that are made
+/// here carry it: the SHA-1 hash of the key's bits in lower-case hexadecimal digits.
+///
+/// # Errors
+/// [`CertificateError`] where this is no public key.
+///
+/// # Source
+/// RFC 5280, 4.2.1.2, method 1.
+pub fn authority_id(public_key: &[u8]) -> Result<String, CertificateError> {
+    Ok(hex::encode(read::key_id(public_key)?))
+}
+
 /// Takes concatenated DER certificates apart.
 ///
 /// # Errors

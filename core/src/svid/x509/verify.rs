@@ -119,17 +119,27 @@ fn build_path(
     bundle: &Bundle,
     now: Timestamp,
 ) -> Result<(), VerifyError> {
-    let roots: Vec<_> = bundle
-        .x509_authorities
+    let roots = bundle.x509_authorities.iter().map(|root| CertificateDer::from(&*root.certificate));
+    let roots: Vec<_> = roots.collect();
+    let (anchors, path_lengths): (Vec<_>, Vec<_>) = roots
         .iter()
-        .filter(|root| {
-            Certificate::read(&root.certificate)
-                .is_ok_and(|root| root.not_before <= now && now <= root.not_after)
+        .filter_map(|der| {
+            let root = Certificate::read(der).ok()?;
+            let is_valid = root.not_before <= now && now <= root.not_after;
+            let anchor = webpki::anchor_from_trusted_cert(der).ok().filter(|_| is_valid)?;
+            let constraints = root.extensions.basic_constraints;
+            Some((anchor, constraints.and_then(|constraints| constraints.path_len_constraint)))
         })
-        .map(|root| CertificateDer::from(root.certificate.as_ref()))
-        .collect();
-    let anchors: Vec<_> =
-        roots.iter().filter_map(|root| webpki::anchor_from_trusted_cert(root).ok()).collect();
+        .unzip();
+    // The path builder takes no constraint from a root but those on names.
+    let accept = |path: &VerifiedPath<'_>| {
+        let root = anchors.iter().position(|anchor| anchor == path.anchor());
+        let limit = root.and_then(|root| path_lengths[root]).map_or(usize::MAX, usize::from);
+        if path.intermediate_certificates().count() > limit {
+            return Err(webpki::Error::PathLenConstraintViolated);
+        }
+        signers_may_sign(path)
+    };
     let seconds = u64::try_from(now.as_second()).unwrap_or_default();
     let time = UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds));
     let leaf = EndEntityCert::try_from(leaf).map_err(refusal)?;
@@ -140,7 +150,7 @@ fn build_path(
         time,
         AnyUsage,
         None,
-        Some(&signers_may_sign),
+        Some(&accept),
     )
     .map(|_| ())
     .map_err(refusal)

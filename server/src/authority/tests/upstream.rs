@@ -124,7 +124,7 @@ async fn one_that_has_expired_is_refused() {
     world.upstream = Some(Arc::new(upstream));
     world.pass(6);
     let error = world.start().await.err().unwrap().to_string();
-    assert!(error.contains("is not valid at this time"), "{error}");
+    assert!(error.contains("expired at"), "{error}");
 }
 
 #[tokio::test]
