@@ -167,7 +167,8 @@ async fn what_other_servers_do_to_the_bundle_is_seen() {
     other.start().await.unwrap();
     let seen = bundle.wait_for(|bundle| bundle.jwt_authorities.len() == 2);
     tokio::time::timeout(std::time::Duration::from_secs(30), seen).await.unwrap().unwrap();
-    assert_eq!(**authority.bundle().borrow(), other.stored().await);
-    assert_eq!(other.stored().await.trust_domain, domain());
+    let stored = other.stored().await;
+    assert_eq!(**authority.bundle().borrow(), stored);
+    assert_eq!(stored.trust_domain, domain());
     assert!(tasks.drain(std::time::Duration::from_secs(5)).await);
 }
