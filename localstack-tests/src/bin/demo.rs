@@ -1,2 +1,0 @@
-//! Shows the main job.
-fn main() {}
