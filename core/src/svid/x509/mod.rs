@@ -2,6 +2,7 @@
 
 pub(crate) mod der;
 mod issuer;
+pub mod path;
 pub(crate) mod read;
 mod request;
 mod signed;

@@ -2,9 +2,9 @@
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use rustls_pki_types::{CertificateDer, UnixTime};
-use webpki::{EndEntityCert, ExtendedKeyUsageValidator, KeyPurposeIdIter, VerifiedPath};
+use rustls_pki_types::CertificateDer;
 
+use super::path::ValidRoots;
 use super::read::Certificate;
 use super::{CertificateError, X509Svid};
 use crate::bundle::Bundle;
@@ -60,7 +60,7 @@ pub fn verify_for<B: std::ops::Deref<Target = Bundle>>(
     bundle_of: impl FnOnce(&SpiffeId) -> Option<B>,
 ) -> Result<X509Svid, VerifyError> {
     let invalid = |reason: &str| VerifyError::Invalid(reason.to_owned());
-    let [leaf_der, intermediates @ ..] = chain else {
+    let [leaf_der, ..] = chain else {
         return Err(invalid("no certificate was presented"));
     };
     if chain.len() > MAX_CHAIN_CERTIFICATES
@@ -75,7 +75,9 @@ pub fn verify_for<B: std::ops::Deref<Target = Bundle>>(
     if !id.is_member_of(&bundle.trust_domain) {
         return Err(VerifyError::UnknownAuthority);
     }
-    build_path(leaf_der, intermediates, &bundle, now)?;
+    let roots = bundle.x509_authorities.iter().map(|root| CertificateDer::from(&*root.certificate));
+    let roots: Vec<_> = roots.collect();
+    ValidRoots::at(now, &roots).find(chain, |_| true).map_err(refusal)?;
     check_leaf(&leaf, &id)?;
     Ok(X509Svid {
         serial: leaf.serial_text(),
@@ -111,70 +113,6 @@ fn check_leaf(leaf: &Certificate<'_>, id: &SpiffeId) -> Result<(), VerifyError> 
         return Ok(());
     };
     Err(VerifyError::Invalid(reason.into()))
-}
-
-fn build_path(
-    leaf: &CertificateDer<'_>,
-    intermediates: &[CertificateDer<'_>],
-    bundle: &Bundle,
-    now: Timestamp,
-) -> Result<(), VerifyError> {
-    let roots = bundle.x509_authorities.iter().map(|root| CertificateDer::from(&*root.certificate));
-    let roots: Vec<_> = roots.collect();
-    let (anchors, path_lengths): (Vec<_>, Vec<_>) = roots
-        .iter()
-        .filter_map(|der| {
-            let root = Certificate::read(der).ok()?;
-            let is_valid = root.not_before <= now && now <= root.not_after;
-            let anchor = webpki::anchor_from_trusted_cert(der).ok().filter(|_| is_valid)?;
-            let constraints = root.extensions.basic_constraints;
-            Some((anchor, constraints.and_then(|constraints| constraints.path_len_constraint)))
-        })
-        .unzip();
-    // The path builder takes no constraint from a root but those on names.
-    let accept = |path: &VerifiedPath<'_>| {
-        let root = anchors.iter().position(|anchor| anchor == path.anchor());
-        let limit = root.and_then(|root| path_lengths[root]).map_or(usize::MAX, usize::from);
-        if path.intermediate_certificates().count() > limit {
-            return Err(webpki::Error::PathLenConstraintViolated);
-        }
-        signers_may_sign(path)
-    };
-    let seconds = u64::try_from(now.as_second()).unwrap_or_default();
-    let time = UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds));
-    let leaf = EndEntityCert::try_from(leaf).map_err(refusal)?;
-    leaf.verify_for_usage(
-        webpki::ALL_VERIFICATION_ALGS,
-        &anchors,
-        intermediates,
-        time,
-        AnyUsage,
-        None,
-        Some(&accept),
-    )
-    .map(|_| ())
-    .map_err(refusal)
-}
-
-/// Extended key usage binds issuers, not those who check.
-struct AnyUsage;
-
-impl ExtendedKeyUsageValidator for AnyUsage {
-    fn validate(&self, _purposes: KeyPurposeIdIter<'_, '_>) -> Result<(), webpki::Error> {
-        Ok(())
-    }
-}
-
-/// The path builder looks at the CA flag of signers; this looks at their key usage.
-fn signers_may_sign(path: &VerifiedPath<'_>) -> Result<(), webpki::Error> {
-    for signer in path.intermediate_certificates() {
-        let der = signer.der();
-        let signer = Certificate::read(&der).map_err(|_| webpki::Error::BadDer)?;
-        if signer.extensions.key_usage.is_some_and(|usage| !usage.key_cert_sign()) {
-            return Err(webpki::Error::EndEntityUsedAsCa);
-        }
-    }
-    Ok(())
 }
 
 fn refusal(error: webpki::Error) -> VerifyError {

@@ -22,23 +22,23 @@ struct Pki {
 const LEAF_NAMES: &str = "subjectAltName=URI:x509pop://example.org/role/web,IP:10.1.2.3\n\
                           keyUsage=critical,digitalSignature";
 
+const SIGNER: &str = "basicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign";
+
 impl Pki {
     fn new(key: &[&str]) -> Self {
         Self::with_leaf(key, LEAF_NAMES)
     }
 
     fn with_leaf(key: &[&str], extensions: &str) -> Self {
+        Self::with_authorities(key, extensions, SIGNER, SIGNER)
+    }
+
+    fn with_authorities(key: &[&str], leaf: &str, root: &str, middle: &str) -> Self {
         let pki = Self { folder: tempfile::tempdir().unwrap() };
-        let ca = "basicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign";
-        pki.certificate(
-            "root",
-            "/CN=root",
-            &["ec", "-pkeyopt", "ec_paramgen_curve:P-256"],
-            ca,
-            "root",
-        );
-        pki.certificate("middle", "/CN=middle", &["rsa"], ca, "root");
-        pki.certificate("leaf", "/CN=web-1/O=Acme", key, extensions, "middle");
+        let ec = ["ec", "-pkeyopt", "ec_paramgen_curve:P-256"];
+        pki.certificate("root", "/CN=root", &ec, root, "root");
+        pki.certificate("middle", "/CN=middle", &["rsa"], middle, "root");
+        pki.certificate("leaf", "/CN=web-1/O=Acme", key, leaf, "middle");
         pki
     }
 
@@ -191,6 +191,18 @@ async fn a_certificate_of_another_ca_is_refused() {
     let Err(error) = other.server("").verify(&payload, &mut peer).await else { panic!() };
     assert!(matches!(error, AttestError::Refused(_)));
     assert!(error.to_string().starts_with("certificate verification failed: "), "{error}");
+}
+
+#[tokio::test]
+async fn authorities_sign_no_further_than_they_may() {
+    let key = ["ec", "-pkeyopt", "ec_paramgen_curve:P-256"];
+    let limited = SIGNER.replace("CA:TRUE", "CA:TRUE,pathlen:0");
+    let signs_lists_only = SIGNER.replace("keyCertSign", "cRLSign");
+    for (root, middle) in [(limited.as_str(), SIGNER), (SIGNER, &signs_lists_only)] {
+        let pki = Pki::with_authorities(&key, LEAF_NAMES, root, middle);
+        let Err(error) = attest(&pki, "").await else { panic!("{root} and {middle} are taken") };
+        assert!(error.to_string().starts_with("certificate verification failed: "), "{error}");
+    }
 }
 
 #[tokio::test]
