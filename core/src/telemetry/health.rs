@@ -17,7 +17,6 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::{Map, Value};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
-use tokio_util::sync::CancellationToken;
 
 use crate::tasks::Tasks;
 
@@ -158,8 +157,9 @@ pub async fn serve_health(
     listener: TcpListener,
     paths: HealthPaths,
     report: watch::Receiver<HealthReport>,
-    stop: CancellationToken,
+    tasks: Tasks,
 ) {
+    let stop = tasks.stop_token();
     let paths = Arc::new(paths);
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
@@ -174,7 +174,7 @@ pub async fn serve_health(
         };
         let Ok(place) = places.clone().try_acquire_owned() else { continue };
         let (paths, report, stop) = (paths.clone(), report.clone(), stop.clone());
-        tokio::spawn(async move {
+        tasks.spawn(async move {
             let _place = place;
             let service = service_fn(|request| {
                 let response = answer(&request, &paths, &report.borrow());
@@ -252,8 +252,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let paths = HealthPaths { ready: "/ready".into(), live: "/live".into() };
-        let stop = tasks.stop_token();
-        tasks.spawn(serve_health(listener, paths, report, stop));
+        tasks.spawn(serve_health(listener, paths, report, tasks.clone()));
         let mut stream = TcpStream::connect(address).await.unwrap();
         let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();

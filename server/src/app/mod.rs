@@ -252,7 +252,7 @@ async fn serve_health_checks(
                 address = format!("{bind_address}:{bind_port}"),
                 "Serving health checks"
             );
-            tasks.spawn(serve_health(listener, paths, health, tasks.stop_token()));
+            tasks.spawn(serve_health(listener, paths, health, tasks.clone()));
         }
         Err(error) => tracing::warn!(
             subsystem_name = "health",
