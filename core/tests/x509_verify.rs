@@ -92,6 +92,8 @@ fn x509_22_wrong_signers_and_broken_signatures_are_refused() {
     // Its own key signed it, and nobody trusts that key.
     let own = [workshop.root("own", &format!("{LEAF}\n{URI}"))];
     let bundle = bundle(&[&workshop.der("root")]);
+    // It may be valid only from the second that has begun since.
+    let now = Timestamp::now();
     assert_eq!(verify(&own, &bundle, now), Err(VerifyError::UnknownAuthority));
     let mut broken = leaf.to_vec();
     *broken.last_mut().unwrap() ^= 1;
