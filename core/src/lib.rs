@@ -22,3 +22,4 @@ pub mod tls;
 pub mod upstream;
 pub mod wire;
 pub mod workload;
+// x
