@@ -1,1 +1,3 @@
 //! Drives the real binaries: harness, demo and load programs.
+
+pub mod load;
