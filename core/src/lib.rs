@@ -9,6 +9,7 @@ pub mod clock;
 pub mod config;
 pub mod entry;
 pub mod flags;
+pub mod grpc;
 pub mod id;
 pub mod keys;
 pub mod limits;

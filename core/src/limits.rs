@@ -6,6 +6,10 @@ use std::time::Duration;
 /// `RESOURCE_EXHAUSTED`.
 pub const MAX_MESSAGE_BYTES: usize = 4 << 20;
 
+/// Largest request to the Workload API, in bytes: twice the longest token that is checked. Any
+/// process of the node may send some, so that this is far less than what a server takes.
+pub const MAX_WORKLOAD_REQUEST_BYTES: usize = 128 << 10;
+
 /// Longest id of an entry in bytes.
 pub const MAX_ENTRY_ID_BYTES: usize = 255;
 

@@ -28,6 +28,11 @@ impl Subscription {
         Self { cache, found, updates, began: false }
     }
 
+    /// What was found in the caller.
+    pub fn found(&self) -> &BTreeSet<Selector> {
+        &self.found
+    }
+
     /// The complete present state at the first call; at later calls it waits for the next one that
     /// differs. States that nobody looked at in time are skipped. It never ends.
     ///

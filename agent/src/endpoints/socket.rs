@@ -19,6 +19,14 @@ pub enum SocketError {
     /// Something stands at the path that is no socket, and is not ours to remove.
     #[error("{0:?} is there already and is no socket; move it, or choose another path")]
     Occupied(String),
+    /// The folder cannot be made.
+    #[error("unable to create socket directory {path:?}: {source}")]
+    Folder {
+        /// The folder.
+        path: String,
+        /// The file system's answer.
+        source: io::Error,
+    },
     /// The file system refused.
     #[error("listen unix {path}: {source}")]
     System {
@@ -29,12 +37,25 @@ pub enum SocketError {
     },
 }
 
-/// Opens a socket at `path` with `mode`. A folder that is missing is made with `folder_mode`, as
-/// far as the umask lets it; a socket that an earlier process has left is replaced.
+/// Makes the folder of a socket where it is missing, open to all to enter as far as the umask lets
+/// it. The folder of the Workload API's socket is made before the umask is tightened.
 ///
 /// # Errors
 /// [`SocketError`].
-pub fn listen(path: &Path, mode: u32, folder_mode: u32) -> Result<UnixListener, SocketError> {
+pub fn make_folder(path: &Path) -> Result<(), SocketError> {
+    let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) else {
+        return Ok(());
+    };
+    let made = DirBuilder::new().recursive(true).mode(0o755).create(folder);
+    made.map_err(|source| SocketError::Folder { path: folder.display().to_string(), source })
+}
+
+/// Opens a socket at `path` with `mode`, and makes its folder where that is missing. A socket that
+/// an earlier process has left is replaced.
+///
+/// # Errors
+/// [`SocketError`].
+pub(super) fn listen(path: &Path, mode: u32) -> Result<UnixListener, SocketError> {
     let shown = path.display().to_string();
     if path.as_os_str().len() > MAX_PATH_BYTES {
         return Err(SocketError::TooLong(shown));
@@ -43,10 +64,8 @@ pub fn listen(path: &Path, mode: u32, folder_mode: u32) -> Result<UnixListener, 
     if found.is_ok_and(|found| !found.is_socket()) {
         return Err(SocketError::Occupied(shown));
     }
+    make_folder(path)?;
     let open = || {
-        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-            DirBuilder::new().recursive(true).mode(folder_mode).create(folder)?;
-        }
         match fs::remove_file(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
@@ -67,13 +86,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("made/api.sock");
         for _ in 0..2 {
-            drop(listen(&path, 0o777, 0o755).unwrap());
+            drop(listen(&path, 0o777).unwrap());
         }
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o777);
         let file = folder.path().join("file");
         fs::write(&file, "data").unwrap();
-        assert!(matches!(listen(&file, 0o777, 0o755), Err(SocketError::Occupied(_))));
+        assert!(matches!(listen(&file, 0o777), Err(SocketError::Occupied(_))));
         let long = folder.path().join("x".repeat(120));
-        assert!(matches!(listen(&long, 0o777, 0o755), Err(SocketError::TooLong(_))));
+        assert!(matches!(listen(&long, 0o777), Err(SocketError::TooLong(_))));
     }
 }

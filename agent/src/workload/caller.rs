@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, getegid, geteuid, getpid, pidfd_open};
 use spire_core::workload::Process;
 use tokio::net::UnixStream;
 
@@ -65,6 +65,18 @@ impl Caller {
         }
         caller.check()?;
         Ok(caller)
+    }
+
+    /// The agent itself, which attests itself to see whether attestation works.
+    ///
+    /// # Errors
+    /// [`CallerError`].
+    pub fn this_process() -> Result<Self, CallerError> {
+        let pid = std::process::id();
+        let pin = pidfd_open(getpid(), PidfdFlags::empty())
+            .map_err(|source| CallerError::System { pid, source })?;
+        let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
+        Ok(Self { process: Process { pid, uid, gid }, pin: Arc::new(pin) })
     }
 
     /// What the kernel told of it.

@@ -3,16 +3,11 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::Bytes;
-use spire_core::id::SpiffeId;
+use spire_core::svid::x509::{Described, describe_to_root};
 use spire_core::wire::debug::debug_server::Debug;
 use spire_core::wire::debug::get_info_response::Cert;
 use spire_core::wire::debug::{GetInfoRequest, GetInfoResponse};
 use tonic::{Request, Response, Status};
-use x509_cert::Certificate;
-use x509_cert::der::{self, Decode};
-use x509_cert::ext::pkix::SubjectAltName;
-use x509_cert::ext::pkix::name::GeneralName;
 
 use super::listing;
 use super::status::failed;
@@ -55,37 +50,17 @@ impl Debug for DebugService {
 impl DebugService {
     /// The server's SVID, what signed it, and so on up to the root in the bundle.
     fn svid_chain(&self) -> Result<Vec<Cert>, Status> {
-        let unreadable = |error: der::Error| {
-            failed("failed to read the server's SVID", Status::internal(error.to_string()))
-        };
         let identity = self.authority.server_svid().borrow().clone();
-        let chain = identity.map(|identity| identity.svid().chain.clone()).unwrap_or_default();
-        let read = |der: &Bytes| Certificate::from_der(der);
-        let mut chain: Vec<_> =
-            chain.iter().map(read).collect::<Result<_, _>>().map_err(unreadable)?;
+        let Some(identity) = identity else { return Ok(Vec::new()) };
         let bundle = self.authority.bundle().borrow().clone();
-        let issuer = chain.last().map(|last| last.tbs_certificate().issuer().clone());
-        let roots = bundle.x509_authorities.iter().filter_map(|root| read(&root.certificate).ok());
-        let mut roots =
-            roots.filter(|root| Some(root.tbs_certificate().subject()) == issuer.as_ref());
-        chain.extend(roots.next());
-        chain.iter().map(described).collect::<Result<_, _>>().map_err(unreadable)
+        let chain = describe_to_root(&identity.svid().chain, &bundle).map_err(|error| {
+            failed("failed to read the server's SVID", Status::internal(error.to_string()))
+        })?;
+        let shown = |certificate: Described| Cert {
+            id: certificate.id.as_ref().map(Into::into),
+            expires_at: certificate.expires_at.as_second(),
+            subject: certificate.subject,
+        };
+        Ok(chain.into_iter().map(shown).collect())
     }
-}
-
-fn described(certificate: &Certificate) -> Result<Cert, der::Error> {
-    let body = certificate.tbs_certificate();
-    let names = body.get_extension::<SubjectAltName>().ok().flatten();
-    let id = names.and_then(|(_, names)| {
-        names.0.into_iter().find_map(|name| match name {
-            GeneralName::UniformResourceIdentifier(uri) => SpiffeId::parse(uri.as_str()).ok(),
-            _ => None,
-        })
-    });
-    let expires_at = body.validity().not_after.to_unix_duration().as_secs();
-    Ok(Cert {
-        id: id.as_ref().map(Into::into),
-        expires_at: i64::try_from(expires_at).unwrap_or(i64::MAX),
-        subject: body.subject().to_string(),
-    })
 }

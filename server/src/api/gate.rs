@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use spire_core::grpc::GrpcService;
 use spire_core::wire::convert::denial::Reason;
 use tonic::Status;
 use tonic::body::Body;
@@ -14,7 +15,6 @@ use tower::Service;
 use super::audit::{self, Outcome};
 use super::call::Call;
 use crate::caller::Caller;
-use crate::endpoints::GrpcService;
 use crate::policy::{self, Denied, Policy, RULES};
 
 /// Lets through what the policy allows, with a [`Call`] in the request's extensions. Listeners

@@ -1,98 +1,25 @@
-//! gRPC health on the admin socket: whether the store answers with the trust domain's bundle.
+//! What the gRPC health service of the admin socket asks: whether the store answers with the trust
+//! domain's bundle.
 
-use std::time::Duration;
-
-use futures::stream::{self, BoxStream, StreamExt};
+use async_trait::async_trait;
 use spire_core::id::TrustDomain;
-use spire_core::wire::health::health_check_response::ServingStatus;
-use spire_core::wire::health::health_server::Health;
-use spire_core::wire::health::{
-    HealthCheckRequest, HealthCheckResponse, HealthListRequest, HealthListResponse,
-};
-use tokio_util::sync::CancellationToken;
-use tonic::{Request, Response, Status};
+use spire_core::telemetry::health::{Health, HealthCheck};
 
 use crate::store::Store;
 
-/// How often a watcher's server looks whether something has changed.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
-
-/// The health service.
-#[derive(Clone)]
-pub struct HealthService {
-    /// The trust domain that is served.
-    pub trust_domain: TrustDomain,
-    /// What is asked.
-    pub store: Store,
-    /// Ends those who watch when the process stops.
-    pub stop: CancellationToken,
+/// The check.
+pub(super) struct StoredBundle {
+    pub(super) trust_domain: TrustDomain,
+    pub(super) store: Store,
 }
 
-#[tonic::async_trait]
-impl Health for HealthService {
-    async fn check(
-        &self,
-        request: Request<HealthCheckRequest>,
-    ) -> Result<Response<HealthCheckResponse>, Status> {
-        for_the_whole(&request)?;
-        Ok(Response::new(answer(self.status().await)))
-    }
-
-    async fn list(
-        &self,
-        _: Request<HealthListRequest>,
-    ) -> Result<Response<HealthListResponse>, Status> {
-        let status = answer(self.status().await);
-        Ok(Response::new(HealthListResponse { statuses: [(String::new(), status)].into() }))
-    }
-
-    type WatchStream = BoxStream<'static, Result<HealthCheckResponse, Status>>;
-
-    async fn watch(
-        &self,
-        request: Request<HealthCheckRequest>,
-    ) -> Result<Response<Self::WatchStream>, Status> {
-        for_the_whole(&request)?;
-        let changes = stream::unfold((self.clone(), None), |(service, told)| async move {
-            let status = service.other_than(told).await;
-            Some((Ok(answer(status)), (service, Some(status))))
-        });
-        Ok(Response::new(changes.take_until(self.stop.clone().cancelled_owned()).boxed()))
-    }
-}
-
-impl HealthService {
-    async fn status(&self) -> ServingStatus {
-        let reason = match self.store.bundle(&self.trust_domain).await {
-            Ok(Some(_)) => return ServingStatus::Serving,
-            Ok(None) => "bundle is missing".to_owned(),
-            Err(error) => format!("unable to fetch bundle: {error}"),
-        };
-        tracing::warn!(subsystem_name = "api", service = "Health", reason, "Health check failed");
-        ServingStatus::NotServing
-    }
-
-    /// Waits until the status is another than the one told.
-    async fn other_than(&self, told: Option<ServingStatus>) -> ServingStatus {
-        loop {
-            if told.is_some() {
-                tokio::time::sleep(LOOK_EVERY).await;
-            }
-            let status = self.status().await;
-            if told != Some(status) {
-                return status;
-            }
+#[async_trait]
+impl HealthCheck for StoredBundle {
+    async fn check(&self) -> Health {
+        match self.store.bundle(&self.trust_domain).await {
+            Ok(Some(_)) => Health::good(),
+            Ok(None) => Health::bad("get_bundle_err", "bundle is missing"),
+            Err(error) => Health::bad("get_bundle_err", error),
         }
     }
-}
-
-fn for_the_whole(request: &Request<HealthCheckRequest>) -> Result<(), Status> {
-    if request.get_ref().service.is_empty() {
-        return Ok(());
-    }
-    Err(Status::invalid_argument("per-service health is not supported"))
-}
-
-fn answer(status: ServingStatus) -> HealthCheckResponse {
-    HealthCheckResponse { status: status.into() }
 }

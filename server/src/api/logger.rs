@@ -1,6 +1,6 @@
 //! The logger service: how much is logged, changed while the server runs.
 
-use spire_core::telemetry::log::{LogLevel, Logger as Log};
+use spire_core::telemetry::log::Logger as Log;
 use spire_core::wire::logger::logger_server::Logger;
 use spire_core::wire::logger::{GetLoggerRequest, ResetLogLevelRequest, SetLogLevelRequest};
 use spire_core::wire::types;
@@ -28,20 +28,7 @@ impl Logger for LoggerService {
         let wanted = request.into_inner().new_level;
         let wanted = types::LogLevel::try_from(wanted).unwrap_or_default();
         call.note(|fields| fields.add("new_level", wanted.as_str_name()));
-        let level = match wanted {
-            types::LogLevel::Unspecified => {
-                let sentence = "newLevel value cannot be LogLevel_UNSPECIFIED";
-                return Err(Status::invalid_argument(sentence));
-            }
-            types::LogLevel::Panic => LogLevel::Panic,
-            types::LogLevel::Fatal => LogLevel::Fatal,
-            types::LogLevel::Error => LogLevel::Error,
-            types::LogLevel::Warn => LogLevel::Warn,
-            types::LogLevel::Info => LogLevel::Info,
-            types::LogLevel::Debug => LogLevel::Debug,
-            types::LogLevel::Trace => LogLevel::Trace,
-        };
-        self.log.set_level(level);
+        self.log.set_level(wanted.try_into()?);
         Ok(self.state())
     }
 
@@ -53,21 +40,6 @@ impl Logger for LoggerService {
 
 impl LoggerService {
     fn state(&self) -> Response<types::Logger> {
-        Response::new(types::Logger {
-            current_level: wire(self.log.level()).into(),
-            launch_level: wire(self.log.launch_level()).into(),
-        })
-    }
-}
-
-fn wire(level: LogLevel) -> types::LogLevel {
-    match level {
-        LogLevel::Panic => types::LogLevel::Panic,
-        LogLevel::Fatal => types::LogLevel::Fatal,
-        LogLevel::Error => types::LogLevel::Error,
-        LogLevel::Warn => types::LogLevel::Warn,
-        LogLevel::Info => types::LogLevel::Info,
-        LogLevel::Debug => types::LogLevel::Debug,
-        LogLevel::Trace => types::LogLevel::Trace,
+        Response::new((&self.log).into())
     }
 }

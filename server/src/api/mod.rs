@@ -7,10 +7,9 @@ pub mod call;
 pub mod debug;
 pub mod entry;
 pub mod gate;
-pub mod health;
+mod health;
 mod listing;
 pub mod logger;
-pub mod router;
 pub mod status;
 pub mod svid;
 
@@ -18,6 +17,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use spire_core::clock::Clock;
+use spire_core::grpc::{HealthService, Router};
 use spire_core::id::TrustDomain;
 use spire_core::limits::MAX_MESSAGE_BYTES;
 use spire_core::telemetry::log::Logger;
@@ -34,9 +34,8 @@ use bundle::BundleService;
 use debug::DebugService;
 use entry::EntryService;
 use gate::Gate;
-use health::HealthService;
+use health::StoredBundle;
 use logger::LoggerService;
-use router::Router;
 use svid::SvidService;
 
 /// What the services work with.
@@ -97,7 +96,8 @@ pub fn services(parts: Parts) -> Gate<Router> {
         authority: authority.clone(),
         limits,
     };
-    let health = HealthService { trust_domain, store: store.clone(), stop: parts.stop };
+    let stored = StoredBundle { trust_domain, store: store.clone() };
+    let health = HealthService { check: Arc::new(stored), stop: parts.stop };
     let debug = DebugService { registry, store, authority, started: parts.started };
     let logger = LoggerService { log: parts.log };
     let router = Router::default()

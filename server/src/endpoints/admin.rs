@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
+use spire_core::grpc::{self, Connection, Crowd, GrpcService, Place, accepted};
 use spire_core::tasks::Tasks;
 use tokio::net::{UnixListener, UnixStream};
 
-use super::crowd::{Crowd, Place};
-use super::{BindError, GrpcService, accepted, connection};
+use super::{BindError, STREAMS};
 use crate::caller::{Caller, LocalPeer};
 
 /// What an address of a Unix socket holds, less the final zero.
@@ -74,9 +74,13 @@ impl AdminEndpoint {
             let Some((stream, peer, place)) = accepted else { continue };
             let (service, tasks_of_call) = (service.clone(), tasks.clone());
             tasks.spawn(async move {
-                let caller = Caller::Local(peer);
-                let io = TokioIo::new(stream);
-                connection::serve(io, caller, service, Duration::MAX, &tasks_of_call).await;
+                let connection = Connection {
+                    io: TokioIo::new(stream),
+                    caller: Caller::Local(peer),
+                    streams: STREAMS,
+                    age: Duration::MAX,
+                };
+                grpc::serve(connection, service, &tasks_of_call).await;
                 drop(place);
             });
         }

@@ -3,22 +3,17 @@
 //! by a [`Caller`](crate::caller::Caller) in each request's extensions.
 
 mod admin;
-mod connection;
-mod crowd;
-mod message_size;
 mod proxy_header;
 mod tcp;
 
-use std::convert::Infallible;
 use std::io;
 use std::path::PathBuf;
-use std::time::Duration;
-
-use tonic::body::Body;
 
 pub use admin::AdminEndpoint;
-pub use message_size::restate;
 pub use tcp::{TcpEndpoint, TcpSettings};
+
+/// Calls at a time on the connection of a peer that is known.
+const STREAMS: u32 = 128;
 
 /// Why an endpoint cannot listen. The texts are those of SPIRE where it has one.
 #[derive(Debug, thiserror::Error)]
@@ -69,50 +64,4 @@ pub(crate) fn reason(error: &io::Error) -> String {
     let mut letters = text.chars();
     letters.next().map(|first| first.to_ascii_lowercase().to_string()).unwrap_or_default()
         + letters.as_str()
-}
-
-/// What answers requests: each carries its caller in its extensions.
-pub trait GrpcService:
-    tower::Service<
-        http::Request<Body>,
-        Response = http::Response<Body>,
-        Error = Infallible,
-        Future: Send,
-    > + Clone
-    + Send
-    + Sync
-    + 'static
-{
-}
-
-impl<S> GrpcService for S where
-    S: tower::Service<
-            http::Request<Body>,
-            Response = http::Response<Body>,
-            Error = Infallible,
-            Future: Send,
-        > + Clone
-        + Send
-        + Sync
-        + 'static
-{
-}
-
-/// A connection, or nothing where the kernel had none to give. Where it has run out of something,
-/// the listener waits: to ask at once would only spin.
-async fn accepted<T>(result: io::Result<T>) -> Option<T> {
-    match result {
-        Ok(connection) => Some(connection),
-        Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => None,
-        Err(error) => {
-            tracing::warn!(
-                subsystem_name = "endpoints",
-                %error,
-                "Cannot accept connections for the moment; if this goes on, raise the limit of open \
-                 files (ulimit -n)"
-            );
-            tokio::time::sleep(Duration::from_millis(500)).await;
-            None
-        }
-    }
 }

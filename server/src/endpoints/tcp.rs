@@ -1,4 +1,10 @@
 //! The TCP port: TLS with an optional client certificate.
+//!
+//! A proven connection lives as long as its client certificate. SPIRE ends each after three
+//! minutes, so that agents spread over servers; that makes handshakes, the dearest thing that a
+//! server does, for ever. Load balancers spread agents when they connect, and agents connect anew
+//! with each SVID of their own. Without a certificate there is only an attestation or a bundle to
+//! ask for, and the three minutes stay.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -9,6 +15,7 @@ use hyper_util::rt::TokioIo;
 use ipnet::IpNet;
 use rustls::ServerConfig;
 use spire_core::clock::Clock;
+use spire_core::grpc::{self, Connection, Crowd, GrpcService, Place, accepted};
 use spire_core::svid::x509::CertificateError;
 use spire_core::tasks::Tasks;
 use spire_core::tls;
@@ -17,9 +24,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::connection::UNPROVEN_AGE;
-use super::crowd::{Crowd, Place};
-use super::{BindError, GrpcService, accepted, connection, proxy_header};
+use super::{BindError, STREAMS, proxy_header};
 use crate::caller::{Caller, PeerSvid, RemotePeer};
 use crate::rate_limit::origin_of;
 
@@ -29,6 +34,13 @@ const CONNECTIONS: usize = 16_384;
 /// Of these, from one address, in their handshake or without a client certificate: more than the
 /// nodes behind one NAT that boot together, and far less than all.
 const UNPROVEN_EACH: usize = 1024;
+
+/// Calls at a time on a connection without a client certificate: an agent that attests needs one.
+const UNPROVEN_STREAMS: u32 = 8;
+
+/// How long a connection without a client certificate is open before it is asked to end, and how
+/// long one with a certificate outlives it, so that its agent is told why it is refused.
+const UNPROVEN_AGE: Duration = Duration::from_secs(180);
 
 /// What the port is opened with.
 #[derive(Clone)]
@@ -98,7 +110,9 @@ impl TcpEndpoint {
                 let entered = door.enter(stream, peer, room);
                 let Some(Some(guest)) = stop.run_until_cancelled(entered).await else { return };
                 let Guest { io, caller, age, place } = guest;
-                connection::serve(TokioIo::new(io), caller, service, age, &tasks_of_calls).await;
+                let streams = if caller.svid().is_some() { STREAMS } else { UNPROVEN_STREAMS };
+                let connection = Connection { io: TokioIo::new(io), caller, streams, age };
+                grpc::serve(connection, service, &tasks_of_calls).await;
                 drop(place);
             });
         }

@@ -1,6 +1,7 @@
 //! X.509-SVIDs: requests for them, their templates, and the check of a chain.
 
 pub(crate) mod der;
+mod described;
 mod issuer;
 pub mod path;
 pub(crate) mod read;
@@ -15,6 +16,7 @@ use jiff::Timestamp;
 
 use crate::id::SpiffeId;
 
+pub use described::{Described, describe_to_root};
 pub use issuer::{CaTemplate, IssueError, Issuer, LeafTemplate, self_sign_ca};
 pub use request::{
     CertificateRequest, CsrError, agent_request, ca_request, mint_request, workload_request,

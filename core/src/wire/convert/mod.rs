@@ -5,6 +5,7 @@ pub mod bundle;
 pub mod denial;
 pub mod entry;
 mod entry_encoding;
+mod log_level;
 pub mod svid;
 
 use jiff::Timestamp;

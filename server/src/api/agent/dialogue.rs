@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use spire_core::grpc::restate;
 use spire_core::limits::REMOTE_CALL;
 use spire_core::node::AttestError;
 use spire_core::wire::agent::AttestAgentRequest;
@@ -13,7 +14,6 @@ use tonic::{Status, Streaming};
 
 use super::certificate_request;
 use crate::attestation::{Dialogue, Request};
-use crate::endpoints;
 
 /// Largest certificate request in bytes; one with the largest RSA key has about 2,000.
 pub(super) const MAX_CSR_BYTES: usize = 16 << 10;
@@ -56,7 +56,7 @@ impl Messages {
             let seconds = REMOTE_CALL.as_secs();
             Status::deadline_exceeded(format!("the agent sent nothing for {seconds} s"))
         })?;
-        let message = message.map_err(endpoints::restate)?;
+        let message = message.map_err(restate)?;
         let message = message.ok_or_else(|| {
             Status::invalid_argument("the agent ended the stream before its turn")
         })?;

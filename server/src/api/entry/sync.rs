@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::stream::{self, BoxStream, StreamExt};
+use spire_core::grpc::restate;
 use spire_core::id::SpiffeId;
 use spire_core::limits::{MAX_SYNC_PAGE, REMOTE_CALL};
 use spire_core::wire::SyncAuthorizedEntriesResponse as Answer;
@@ -15,7 +16,6 @@ use spire_core::wire::entry::{EntryRevision, SyncAuthorizedEntriesRequest};
 use spire_core::wire::types::EntryMask;
 use tonic::{Response, Status, Streaming};
 
-use crate::endpoints::restate;
 use crate::registry::{EntryRef, Snapshot};
 
 /// What the agent is told.

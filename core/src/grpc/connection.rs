@@ -1,11 +1,5 @@
 //! HTTP/2 on one connection: the settings that keep one peer from stopping others, and how a
 //! connection ends.
-//!
-//! A proven connection lives as long as its client certificate. SPIRE ends each after three
-//! minutes, so that agents spread over servers; that makes handshakes, the dearest thing that a
-//! server does, for ever. Load balancers spread agents when they connect, and agents connect anew
-//! with each SVID of their own. Without a certificate there is only an attestation or a bundle to
-//! ask for, and the three minutes stay.
 
 use std::future::Future;
 use std::pin::pin;
@@ -15,24 +9,15 @@ use hyper::rt::{Read, Write};
 use hyper::server::conn::http2;
 use hyper_util::rt::TokioTimer;
 use hyper_util::service::TowerToHyperService;
-use spire_core::tasks::Tasks;
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tower::ServiceExt;
 
 use super::{GrpcService, message_size};
-use crate::caller::Caller;
-
-/// How long a connection without a client certificate is open before it is asked to end, and how
-/// long one with a certificate outlives it, so that its agent is told why it is refused.
-pub(super) const UNPROVEN_AGE: Duration = Duration::from_secs(180);
+use crate::tasks::Tasks;
 
 /// How long calls may go on after a connection was asked to end.
 const LAST_CALLS: Duration = Duration::from_secs(60);
-
-/// Calls at a time, by whom the peer is: an agent that attests needs one.
-const STREAMS: u32 = 128;
-const UNPROVEN_STREAMS: u32 = 8;
 
 /// What a peer may send of one call, and of all, before a handler has read it.
 const STREAM_WINDOW: u32 = 128 << 10;
@@ -48,13 +33,26 @@ const HEADERS: u32 = 16 << 10;
 const PING_EVERY: Duration = Duration::from_secs(60);
 const PONG_WITHIN: Duration = Duration::from_secs(20);
 
-/// Serves a connection until its peer leaves, `age` is over, or the tasks stop.
-pub(super) async fn serve<I, S>(io: I, caller: Caller, service: S, age: Duration, tasks: &Tasks)
+/// A connection that was accepted, and what is granted to its peer.
+pub struct Connection<I, C> {
+    /// Its bytes.
+    pub io: I,
+    /// Who is at the other end: stands in the extensions of each request.
+    pub caller: C,
+    /// How many calls it may carry at a time.
+    pub streams: u32,
+    /// How long it is open before it is asked to end.
+    pub age: Duration,
+}
+
+/// Serves a connection until its peer leaves, its age is over, or the tasks stop.
+pub async fn serve<I, C, S>(connection: Connection<I, C>, service: S, tasks: &Tasks)
 where
     I: Read + Write + Unpin + Send + 'static,
+    C: Clone + Send + Sync + 'static,
     S: GrpcService,
 {
-    let proven = caller.is_local() || caller.svid().is_some();
+    let Connection { io, caller, streams, age } = connection;
     let service = service
         .map_request(move |request: http::Request<hyper::body::Incoming>| {
             let mut request = request.map(Body::new);
@@ -64,7 +62,7 @@ where
         .map_response(message_size::restate_response);
     let connection = http2::Builder::new(InTasks(tasks.clone()))
         .timer(TokioTimer::new())
-        .max_concurrent_streams(if proven { STREAMS } else { UNPROVEN_STREAMS })
+        .max_concurrent_streams(streams)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buf_size(SEND_BUFFER)

@@ -1,27 +1,27 @@
 //! A message that is too large is refused in the words that gRPC's clients know.
 
-use spire_core::limits::MAX_MESSAGE_BYTES;
 use tonic::body::Body;
 use tonic::{Code, Status};
 
 /// Says `RESOURCE_EXHAUSTED` in SPIRE's words where a message was larger than the limit, and leaves
 /// every other status alone. Handlers that read a stream pass its errors through here.
 pub fn restate(status: Status) -> Status {
-    match found_bytes(&status) {
-        Some(found) => Status::resource_exhausted(format!(
-            "grpc: received message larger than max ({found} vs. {MAX_MESSAGE_BYTES})"
+    match found_and_limit(&status) {
+        Some((found, limit)) => Status::resource_exhausted(format!(
+            "grpc: received message larger than max ({found} vs. {limit})"
         )),
         None => status,
     }
 }
 
-/// What tonic's decoder says of a message's length, which only stands in its text.
-fn found_bytes(status: &Status) -> Option<u64> {
+/// What tonic's decoder says of a message's length and the limit, which only stands in its text.
+fn found_and_limit(status: &Status) -> Option<(u64, u64)> {
     if status.code() != Code::OutOfRange {
         return None;
     }
     let rest = status.message().strip_prefix("Error, decoded message length too large: found ")?;
-    rest.split(' ').next()?.parse().ok()
+    let (found, rest) = rest.split_once(" bytes, the limit is: ")?;
+    Some((found.parse().ok()?, rest.strip_suffix(" bytes")?.parse().ok()?))
 }
 
 /// The same for a call whose only message was refused before its handler ran.
@@ -31,7 +31,7 @@ pub(super) fn restate_response(response: http::Response<Body>) -> http::Response
         return response;
     }
     match Status::from_header_map(response.headers()) {
-        Some(status) if found_bytes(&status).is_some() => restate(status).into_http(),
+        Some(status) if found_and_limit(&status).is_some() => restate(status).into_http(),
         _ => response,
     }
 }

@@ -5,12 +5,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use tonic::Status;
 use tonic::body::Body;
 use tonic::server::NamedService;
+use tonic::{Code, Status};
 use tower::Service;
 
-use crate::endpoints::GrpcService;
+use super::GrpcService;
 
 type Answer = Pin<Box<dyn Future<Output = Result<http::Response<Body>, Infallible>> + Send>>;
 
@@ -26,7 +26,17 @@ trait Route: Send + Sync {
 
 impl<S: GrpcService> Route for S {
     fn answer(&self, request: http::Request<Body>) -> Answer {
-        Box::pin(self.clone().call(request)) // generated services are always ready
+        let uri = request.uri().clone();
+        let answer = self.clone().call(request); // generated services are always ready
+        Box::pin(async move {
+            let answer = answer.await?;
+            if is_unknown_method(&answer) {
+                let (service, method) = names(uri.path());
+                let sentence = format!("unknown method {method} for service {service}");
+                return Ok(Status::unimplemented(sentence).into_http());
+            }
+            Ok(answer)
+        })
     }
 }
 
@@ -49,7 +59,7 @@ impl Service<http::Request<Body>> for Router {
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Answer {
-        let name = request.uri().path().split('/').nth(1).unwrap_or_default();
+        let (name, _) = names(request.uri().path());
         match self.services.iter().find(|(known, _)| *known == name) {
             Some((_, service)) => service.answer(request),
             None => {
@@ -58,4 +68,19 @@ impl Service<http::Request<Body>> for Router {
             }
         }
     }
+}
+
+/// The service and the method that a path names.
+fn names(path: &str) -> (&str, &str) {
+    let path = path.strip_prefix('/').unwrap_or(path);
+    path.split_once('/').unwrap_or((path, ""))
+}
+
+/// Generated services answer a method that they do not have with the code alone; our own refusals
+/// always say something.
+fn is_unknown_method(answer: &http::Response<Body>) -> bool {
+    let code = answer.headers().get(Status::GRPC_STATUS);
+    let message = answer.headers().get(Status::GRPC_MESSAGE);
+    let unimplemented = i32::from(Code::Unimplemented).to_string();
+    message.is_none() && code.is_some_and(|code| code.as_bytes() == unimplemented.as_bytes())
 }

@@ -1,4 +1,5 @@
-//! Bounds on the connections that are open at a time, so that no one keeps others out.
+//! Bounds on the connections that are open at a time, or on the calls that are under way, so that
+//! no one keeps others out.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -9,24 +10,31 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// The open connections of a listener: a bound for all, and one for those of each origin that have
 /// not yet proven who they are.
 #[derive(Debug)]
-pub(super) struct Crowd<K> {
+pub struct Crowd<K> {
     room: Arc<Semaphore>,
     unproven: Arc<Mutex<HashMap<K, usize>>>,
     unproven_each: usize,
 }
 
 impl<K: Copy + Eq + Hash> Crowd<K> {
-    pub(super) fn new(all: usize, unproven_each: usize) -> Self {
+    /// Room for `all`, and for so many unproven ones of each origin.
+    pub fn new(all: usize, unproven_each: usize) -> Self {
         Self { room: Arc::new(Semaphore::new(all)), unproven: Arc::default(), unproven_each }
     }
 
     /// Waits until one more connection may be open at all.
-    pub(super) async fn room(&self) -> OwnedSemaphorePermit {
+    pub async fn room(&self) -> OwnedSemaphorePermit {
         Arc::clone(&self.room).acquire_owned().await.expect("the semaphore is never closed")
     }
 
+    /// Lets one in at once, if there is room for it at all and for its origin.
+    pub fn enter(&self, origin: K) -> Option<Place<K>> {
+        let room = Arc::clone(&self.room).try_acquire_owned().ok()?;
+        self.admit(origin, room)
+    }
+
     /// Lets a connection in, unless too many of its origin are unproven.
-    pub(super) fn admit(&self, origin: K, room: OwnedSemaphorePermit) -> Option<Place<K>> {
+    pub fn admit(&self, origin: K, room: OwnedSemaphorePermit) -> Option<Place<K>> {
         let mut unproven = self.unproven.lock().unwrap_or_else(PoisonError::into_inner);
         let count = unproven.entry(origin).or_insert(0);
         if *count >= self.unproven_each {
@@ -39,7 +47,7 @@ impl<K: Copy + Eq + Hash> Crowd<K> {
 
 /// The place that an open connection takes.
 #[derive(Debug)]
-pub(super) struct Place<K: Copy + Eq + Hash> {
+pub struct Place<K: Copy + Eq + Hash> {
     origin: Option<K>,
     unproven: Arc<Mutex<HashMap<K, usize>>>,
     _room: OwnedSemaphorePermit,
@@ -47,7 +55,7 @@ pub(super) struct Place<K: Copy + Eq + Hash> {
 
 impl<K: Copy + Eq + Hash> Place<K> {
     /// Its peer has proven who it is.
-    pub(super) fn proven(&mut self) {
+    pub fn proven(&mut self) {
         let Some(origin) = self.origin.take() else { return };
         let mut unproven = self.unproven.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = unproven.get_mut(&origin) {

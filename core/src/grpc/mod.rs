@@ -1,0 +1,69 @@
+//! gRPC on connections that somebody else has accepted: what the listeners of server and agent do
+//! alike. Who calls, and what a caller may do, is left to them.
+
+mod connection;
+mod crowd;
+mod health;
+mod message_size;
+mod router;
+
+use std::convert::Infallible;
+use std::io;
+use std::time::Duration;
+
+use tonic::body::Body;
+
+pub use connection::{Connection, serve};
+pub use crowd::{Crowd, Place};
+pub use health::HealthService;
+pub use message_size::restate;
+pub use router::Router;
+
+/// How long a listener waits where the kernel has run out of something.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// What answers requests: each carries its caller in its extensions.
+pub trait GrpcService:
+    tower::Service<
+        http::Request<Body>,
+        Response = http::Response<Body>,
+        Error = Infallible,
+        Future: Send,
+    > + Clone
+    + Send
+    + Sync
+    + 'static
+{
+}
+
+impl<S> GrpcService for S where
+    S: tower::Service<
+            http::Request<Body>,
+            Response = http::Response<Body>,
+            Error = Infallible,
+            Future: Send,
+        > + Clone
+        + Send
+        + Sync
+        + 'static
+{
+}
+
+/// A connection, or nothing where the kernel had none to give. Where it has run out of something,
+/// this waits: to ask at once would only spin.
+pub async fn accepted<T>(result: io::Result<T>) -> Option<T> {
+    match result {
+        Ok(connection) => Some(connection),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => None,
+        Err(error) => {
+            tracing::warn!(
+                subsystem_name = "endpoints",
+                %error,
+                "Cannot accept connections for the moment; if this goes on, raise the limit of open \
+                 files (ulimit -n)"
+            );
+            tokio::time::sleep(PAUSE).await;
+            None
+        }
+    }
+}
