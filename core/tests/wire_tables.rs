@@ -46,6 +46,23 @@ fn descriptors_and_tables_say_the_same() {
     assert!(tables.lines.len() > 600, "only {} facts were compared", tables.lines.len());
 }
 
+#[test]
+fn we_23_wl_03_the_workload_api_has_its_methods_and_no_more() {
+    let pool = DescriptorPool::decode(spire_core::wire::DESCRIPTORS).unwrap();
+    let service = pool.get_service_by_name("SpiffeWorkloadAPI").unwrap();
+    let methods: Vec<_> = service.methods().map(|method| method.name().to_owned()).collect();
+    let expected = [
+        "FetchX509SVID",
+        "FetchX509Bundles",
+        "FetchJWTSVID",
+        "FetchJWTBundles",
+        "ValidateJWTSVID",
+        "FetchWITSVID",
+        "FetchWITBundles",
+    ];
+    assert_eq!(BTreeSet::from_iter(methods), BTreeSet::from(expected.map(String::from)));
+}
+
 impl Facts {
     fn read(&mut self, text: &str) {
         let (mut package, mut section) = (None, None);

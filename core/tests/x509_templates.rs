@@ -10,14 +10,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 use openssl::{Workshop, openssl};
-use spire_core::bundle::{Bundle, X509Authority, certificate_pem};
+use spire_core::bundle::{Bundle, JwtAuthority, X509Authority, certificate_pem};
 use spire_core::entry::DnsName;
 use spire_core::id::{SpiffeId, TrustDomain};
 use spire_core::keys::{KeyType, LocalKey, SigningKey};
-use spire_core::svid::x509::{
-    CaTemplate, CertificateRequest, CsrError, Issuer, LeafTemplate, Subject, agent_request,
-    ca_request, mint_request, self_sign_ca, verify, workload_request,
-};
+use spire_core::svid::jwt;
+use spire_core::svid::x509::{CaTemplate, Issuer, LeafTemplate, Subject, self_sign_ca, verify};
 use x509_cert::Certificate;
 use x509_cert::der::{Decode, Encode};
 use x509_cert::ext::pkix::name::GeneralName;
@@ -220,7 +218,7 @@ async fn openssl_reads_what_was_meant() {
 }
 
 #[tokio::test]
-async fn x509_07_08_09_10_12_14_16_21_the_authorities() {
+async fn x509_07_08_09_10_12_14_15_16_21_id_22_23_the_authorities() {
     let now = Timestamp::now();
     let root = root(KeyType::EcP384, now).await;
     let key = key(KeyType::EcP256);
@@ -344,6 +342,63 @@ async fn nothing_outlives_its_issuer() {
 }
 
 #[tokio::test]
+async fn x509_06_where_there_is_no_subject_the_alternative_name_is_critical() {
+    let now = Timestamp::now();
+    let root = root(KeyType::EcP256, now).await;
+    let key = key(KeyType::EcP256);
+    let empty = Subject::default();
+    let template = CaTemplate {
+        trust_domain: &trust_domain(),
+        public_key: &key.public_key().spki,
+        subject: &empty,
+        ttl: TTL,
+    };
+    let chain = root.sign_ca(&template, now).await.unwrap();
+    let authority = parse(&chain[0]);
+    assert!(authority.tbs_certificate().subject().is_empty());
+    assert!(extensions(&authority).contains(&(SUBJECT_ALT_NAME.to_owned(), true)));
+    // Leaves get the subject of SVIDs instead of none.
+    let id = id();
+    let leaf = LeafTemplate { subject: Some(&empty), ..leaf(&id, &key.public_key().spki) };
+    let svid = root.sign_leaf(&leaf, now).await.unwrap();
+    let leaf = parse(&svid.chain[0]);
+    assert!(!leaf.tbs_certificate().subject().is_empty());
+    assert!(extensions(&leaf).contains(&(SUBJECT_ALT_NAME.to_owned(), false)));
+}
+
+#[tokio::test]
+async fn id_17_x509_and_jwt_svids_carry_ids_of_2048_bytes() {
+    let now = Timestamp::now();
+    let issuer = root(KeyType::EcP256, now).await;
+    let key = key(KeyType::EcP256);
+    let longest = "a".repeat(2048 - "spiffe://example.org/".len());
+    let id = trust_domain().member(&format!("/{longest}")).unwrap();
+    let svid = issuer.sign_leaf(&leaf(&id, &key.public_key().spki), now).await.unwrap();
+    let mut bundle = Bundle::empty(trust_domain());
+    let root = X509Authority::trusted(issuer.certificate().clone()).unwrap();
+    bundle.x509_authorities.push(root);
+    assert_eq!(verify(&svid.chain, &bundle, now).unwrap().id, id);
+    openssl_verifies(issuer.certificate(), &svid.chain);
+
+    bundle.jwt_authorities.push(JwtAuthority {
+        key_id: "kid".to_owned(),
+        public_key: key.public_key().spki.clone(),
+        expires_at: None,
+        tainted: false,
+    });
+    let claims = jwt::Claims {
+        subject: &id,
+        audience: &["a".to_owned()],
+        issued_at: now,
+        expires_at: now + SignedDuration::from_mins(5),
+        issuer: None,
+        with_id: false,
+    };
+    let token = jwt::sign(&*key, "kid", &claims).await.unwrap();
+    assert_eq!(jwt::verify(&token, "a", |_| Some(&bundle), now).unwrap().id, id);
+}
+
+#[tokio::test]
 async fn x509_05_a_leaf_needs_a_path() {
     let now = Timestamp::now();
     let issuer = root(KeyType::EcP256, now).await;
@@ -385,74 +440,4 @@ async fn an_issuer_needs_its_own_key() {
     let issuer = root(KeyType::EcP256, Timestamp::now()).await;
     let error = Issuer::root(issuer.certificate().clone(), key(KeyType::EcP256)).unwrap_err();
     assert_eq!(error.to_string(), "certificate and private key do not match");
-}
-
-#[tokio::test]
-async fn requests_say_what_they_were_made_to_say() {
-    for kind in [KeyType::EcP256, KeyType::EcP384, KeyType::Rsa2048] {
-        let key = key(kind);
-        let request = workload_request(&*key, &id()).await.unwrap();
-        let parsed = CertificateRequest::parse(&request).unwrap();
-        assert_eq!(parsed.uris, ["spiffe://example.org/app"]);
-        assert_eq!(parsed.subject, Subject::of_svids());
-        assert_eq!(parsed.public_key, key.public_key().spki);
-    }
-    let key = key(KeyType::EcP256);
-    let agent = CertificateRequest::parse(&agent_request(&*key).await.unwrap()).unwrap();
-    assert!(agent.uris.is_empty() && agent.subject.is_empty());
-
-    let names = names(&["a.example.org", "b.example.org"]);
-    let mint = mint_request(&*key, &Subject::default(), &names, &id()).await.unwrap();
-    let mint = CertificateRequest::parse(&mint).unwrap();
-    assert_eq!(mint.dns_names, ["a.example.org", "b.example.org"]);
-
-    let upstream = ca_request(&*key, &trust_domain(), &ca_subject()).await.unwrap();
-    let parsed = CertificateRequest::parse(&upstream).unwrap();
-    assert_eq!(parsed.uris, ["spiffe://example.org"]);
-    assert!(parsed.subject.serial_number.is_some());
-    let workshop = Workshop::new();
-    std::fs::write(workshop.file("request.der"), &upstream).unwrap();
-    let text = openssl(workshop.path(), "req -inform DER -in request.der -noout -verify -text");
-    assert!(text.contains("URI:spiffe://example.org\n"), "{text}");
-}
-
-#[tokio::test]
-async fn foreign_requests_are_read_and_false_ones_refused() {
-    let workshop = Workshop::new();
-    for (kind, option) in [
-        ("ec", "-pkeyopt ec_paramgen_curve:P-521"),
-        ("ed25519", ""),
-        ("rsa:3072", ""),
-        ("rsa:2048", "-sigopt rsa_padding_mode:pss -sigopt rsa_pss_saltlen:digest"),
-    ] {
-        openssl(
-            workshop.path(),
-            &format!(
-                "req -new -newkey {kind} {option} -nodes -subj /C=DE/O=Acme/CN=app -addext \
-                 subjectAltName=URI:spiffe://example.org/app,DNS:a.org -outform DER -keyout \
-                 foreign.key -out foreign.csr"
-            ),
-        );
-        let request = std::fs::read(workshop.file("foreign.csr")).unwrap();
-        let parsed = CertificateRequest::parse(&request).unwrap();
-        assert_eq!(parsed.subject.common_name.as_deref(), Some("app"), "{kind}");
-        assert_eq!(parsed.uris, ["spiffe://example.org/app"]);
-        assert_eq!(parsed.dns_names, ["a.org"]);
-    }
-    openssl(
-        workshop.path(),
-        "req -new -newkey rsa:1024 -nodes -subj /CN=app -outform DER -keyout weak.key -out weak",
-    );
-    let weak = std::fs::read(workshop.file("weak")).unwrap();
-    assert_eq!(CertificateRequest::parse(&weak), Err(CsrError::Signature));
-
-    let key = key(KeyType::EcP256);
-    let request = workload_request(&*key, &id()).await.unwrap().to_vec();
-    let mut forged = request.clone();
-    let at = forged.windows(4).position(|window| window == b"/app").unwrap();
-    forged[at + 1] = b'b';
-    assert_eq!(CertificateRequest::parse(&forged), Err(CsrError::Signature), "id_24");
-    let longer = [&request[..], &[0]].concat();
-    assert!(matches!(CertificateRequest::parse(&longer), Err(CsrError::Malformed(_))));
-    assert_eq!(CertificateRequest::parse(&vec![0x30; 1 << 20]), Err(CsrError::TooLarge));
 }

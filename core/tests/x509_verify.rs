@@ -7,9 +7,11 @@ mod openssl;
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 use openssl::{CA, Workshop};
+use rustls_pki_types::CertificateDer;
 use spire_core::bundle::{Bundle, X509Authority};
-use spire_core::id::TrustDomain;
-use spire_core::svid::x509::{VerifyError, X509Svid, verify};
+use spire_core::id::{SpiffeId, TrustDomain};
+use spire_core::svid::x509::{VerifyError, X509Svid, verify, verify_for};
+use x509_cert::der::{Decode, Encode};
 
 const URI: &str = "subjectAltName=URI:spiffe://example.org/app";
 const LEAF: &str = "basicConstraints=critical,CA:FALSE\nkeyUsage=critical,digitalSignature";
@@ -81,14 +83,14 @@ fn x509_22_expired_and_not_yet_valid_leaves_are_refused() {
 }
 
 #[test]
-fn x509_22_wrong_signers_and_broken_signatures_are_refused() {
+fn x509_22_33_wrong_signers_and_broken_signatures_are_refused() {
     let workshop = Workshop::new();
     let leaf = workshop.sign("root", "leaf", &format!("{LEAF}\n{URI}"));
     let other = Workshop::new().der("root");
     let now = Timestamp::now();
     let chain = std::slice::from_ref(&leaf);
     assert_eq!(verify(chain, &bundle(&[&other]), now), Err(VerifyError::UnknownAuthority));
-    assert_eq!(verify(chain, &bundle(&[]), now), Err(VerifyError::UnknownAuthority), "x509_33");
+    assert_eq!(verify(chain, &bundle(&[]), now), Err(VerifyError::UnknownAuthority));
     // Its own key signed it, and nobody trusts that key.
     let own = [workshop.root("own", &format!("{LEAF}\n{URI}"))];
     let bundle = bundle(&[&workshop.der("root")]);
@@ -172,11 +174,35 @@ fn x509_26_the_id_of_a_leaf_has_a_path() {
 }
 
 #[test]
-fn id_21_only_authorities_of_the_own_trust_domain_count() {
+fn id_21_fed_09_wl_13_only_authorities_of_the_own_trust_domain_count() {
     let workshop = Workshop::new();
     let leaf = workshop.sign("root", "leaf", &format!("{LEAF}\nsubjectAltName=URI:spiffe://b/w"));
-    let bundle = bundle(&[&workshop.der("root")]);
-    assert_eq!(verify(&[leaf], &bundle, Timestamp::now()), Err(VerifyError::UnknownAuthority));
+    let own = bundle(&[&workshop.der("root")]);
+    let chain = [leaf];
+    let now = Timestamp::now();
+    assert_eq!(verify(&chain, &own, now), Err(VerifyError::UnknownAuthority));
+
+    let b = TrustDomain::parse("b").unwrap();
+    let foreign = Bundle { trust_domain: b, ..bundle(&[&Workshop::new().der("root")]) };
+    let certificates = [CertificateDer::from(chain[0].as_ref())];
+    let held = |id: &SpiffeId| {
+        [&own, &foreign].into_iter().find(|bundle| id.is_member_of(&bundle.trust_domain))
+    };
+    let result = verify_for(&certificates, now, held);
+    assert_eq!(result, Err(VerifyError::UnknownAuthority), "both bundles are at hand");
+}
+
+#[test]
+fn one_extension_twice_is_refused() {
+    let workshop = Workshop::new();
+    let leaf = workshop.sign("root", "leaf", &format!("{LEAF}\n{URI}"));
+    let mut certificate = x509_cert::Certificate::from_der(&leaf).unwrap().to_der().unwrap();
+    // The identifier of the key usage becomes that of the basic constraints.
+    let (usage, constraints) = ([0x55, 0x1d, 0x0f], [0x55, 0x1d, 0x13]);
+    let at = certificate.windows(3).position(|window| window == usage).unwrap();
+    certificate[at..at + 3].copy_from_slice(&constraints);
+    let error = X509Svid::from_chain(vec![certificate.into()]).unwrap_err();
+    assert!(error.to_string().contains("SEQUENCE"), "{error}");
 }
 
 #[test]

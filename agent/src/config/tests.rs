@@ -276,6 +276,18 @@ fn unknown_keys_are_fatal_where_spire_says_so() {
 }
 
 #[test]
+fn we_01_03_04_workloads_find_a_unix_socket_and_no_port() {
+    assert_eq!(checked("").socket_path, Path::new("/tmp/spire-agent/public/api.sock"));
+    for key in ["bind_address", "bind_port", "listen_address"] {
+        let text = with_agent(&format!("{key} = \"1\""));
+        let Err(LoadError::Mistakes { unknown, .. }) = load_text(&text, RunFlags::default()) else {
+            panic!("{key} is taken")
+        };
+        assert_eq!(unknown[0].keys, [key]);
+    }
+}
+
+#[test]
 fn former_spellings_are_taken_with_one_warning_each() {
     for lines in [
         "enable_sds = true",

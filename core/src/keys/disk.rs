@@ -157,7 +157,7 @@ fn decode(text: &[u8]) -> Result<BTreeMap<String, LocalKey>, KeyError> {
         return Err(broken("unexpected end of JSON input".into()));
     }
     let document: Document =
-        serde_json::from_slice(text).map_err(|error| broken(error.to_string()))?;
+        serde_json::from_slice(text).map_err(|error| broken(without_content(&error)))?;
     let mut keys = BTreeMap::new();
     for (id, encoded) in document.keys.unwrap_or_default() {
         let der = STANDARD.decode(encoded.as_bytes()).map(Zeroizing::new);
@@ -167,6 +167,15 @@ fn decode(text: &[u8]) -> Result<BTreeMap<String, LocalKey>, KeyError> {
         keys.insert(id, key);
     }
     Ok(keys)
+}
+
+/// What serde says, unless it might quote a key that stands in the wrong place.
+fn without_content(error: &serde_json::Error) -> String {
+    if error.is_data() {
+        let (line, column) = (error.line(), error.column());
+        return format!("line {line} column {column} is not how a file of keys is laid out");
+    }
+    error.to_string()
 }
 
 /// The text of the file, put together by hand so that no copy of a key is left in memory.

@@ -221,7 +221,9 @@ mod tests {
             agent_id("/{{ .PluginName }}/a").unwrap().as_str(),
             "spiffe://example.org/spire/agent/x509pop/a"
         );
-        for bad in ["/{{ .Subject.CommonName }}", "/a/../b", "/a//b", "/{{ .Empty }}"] {
+        for bad in
+            ["/{{ .Subject.CommonName }}", "/a/../b", "/a//b", "/{{ .Empty }}", "{{ .Empty }}"]
+        {
             assert!(matches!(agent_id(bad), Err(TemplateError::Path { .. })), "{bad}");
         }
     }
@@ -239,6 +241,22 @@ mod tests {
         fn no_text_makes_it_panic(text in ".{0,200}") {
             let _ = render(&text);
             let _ = render(&format!("/{{{{ {text} }}}}"));
+        }
+
+        #[test]
+        fn whatever_a_certificate_says_the_id_stays_below_that_of_agents(name in "[a-z/.]{0,9}|.{0,9}") {
+            let domain = TrustDomain::parse("example.org").unwrap();
+            let fields = Value::map([("Name", Value::from(name.as_str()))]);
+            for text in ["{{ .Name }}", "/{{ .Name }}", "/a/{{ .Name }}/b"] {
+                let template = PathTemplate::parse(text).unwrap();
+                if let Ok(id) = template.agent_id(&domain, &fields) {
+                    proptest::prop_assert!(id.is_agent() && id.is_member_of(&domain), "{}", id);
+                    let (before, after) = text.split_once("{{ .Name }}").unwrap();
+                    let before = before.trim_start_matches('/');
+                    let path = format!("/spire/agent/{before}{name}{after}");
+                    proptest::prop_assert_eq!(id.path(), path);
+                }
+            }
         }
     }
 }

@@ -87,3 +87,30 @@ pub enum SetRule {
     /// The record's set has at least one that is given.
     Any,
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_token_is_read_as_it_was_written(number in 0..=i64::MAX) {
+            let text = PageToken(number).to_string();
+            prop_assert_eq!(text.parse(), Ok(PageToken(number)));
+        }
+
+        #[test]
+        fn no_other_text_is_a_token(text in "[0-9+\\- \u{661}a-f.x]{0,24}") {
+            match text.parse::<PageToken>() {
+                Ok(token) => {
+                    let digits = text.trim_start_matches('0');
+                    let digits = if digits.is_empty() { "0" } else { digits };
+                    prop_assert_eq!(token.to_string(), digits);
+                }
+                Err(BadPageToken) => prop_assert!(text.parse::<i64>().is_err() || text.starts_with(['+', '-'])),
+            }
+        }
+    }
+}

@@ -7,6 +7,7 @@ mod harness;
 mod bundles;
 mod entries;
 mod local;
+mod malformed;
 mod policy;
 mod svids;
 mod sync;

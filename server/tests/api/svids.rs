@@ -114,7 +114,7 @@ async fn more_certificates_than_a_second_gives_are_refused_at_once() {
 }
 
 #[tokio::test]
-async fn an_agent_gets_tokens_for_its_entries() {
+async fn jwt_08_10_13_an_agent_gets_tokens_for_its_entries() {
     let server = server().await;
     let mut client = entries(&server).await;
     let attributes =
@@ -139,6 +139,9 @@ async fn an_agent_gets_tokens_for_its_entries() {
         let verified = verified.unwrap();
         assert_eq!(verified.id, spiffe_id("spiffe://example.org/w"));
         assert!(verified.claims.contains_key("jti"));
+        assert_eq!(verified.claims["sub"], "spiffe://example.org/w");
+        assert_eq!(verified.claims["aud"], serde_json::json!(["a", "b"]));
+        assert_eq!(verified.claims["exp"].as_i64(), Some(svid.expires_at));
     }
 
     let mut ask = async |entry_id: &str, audience: &[&str]| {

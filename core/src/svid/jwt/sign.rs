@@ -124,12 +124,12 @@ mod tests {
         let parts: Vec<_> =
             token.split('.').map(|part| URL_SAFE_NO_PAD.decode(part).unwrap()).collect();
         let text = |part: &[u8]| String::from_utf8(part.to_vec()).unwrap();
-        assert_eq!(parts.len(), 3, "jwt_01");
+        assert_eq!(parts.len(), 3);
         (text(&parts[0]), text(&parts[1]), parts[2].len())
     }
 
     #[tokio::test]
-    async fn jwt_02_04_06_13_the_layout_is_that_of_spire() {
+    async fn jwt_01_02_04_06_13_17_the_layout_is_that_of_spire() {
         let id = SpiffeId::parse("spiffe://example.org/app").unwrap();
         let audience = ["b".to_owned(), String::new(), "a".to_owned()];
         let claims = Claims {
@@ -157,7 +157,7 @@ mod tests {
         let (_, payload, _) = parts(KeyType::EcP256, &claims).await;
         let (before, after) = payload.split_once(r#""jti":""#).unwrap();
         assert!(before.ends_with(r#""iss":"https://issuer","#), "{payload}");
-        assert_eq!(after.find('"'), Some(22), "jwt_17: 16 bytes, base64url: {payload}");
+        assert_eq!(after.find('"'), Some(22), "16 bytes, base64url: {payload}");
     }
 
     #[tokio::test]

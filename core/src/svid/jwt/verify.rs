@@ -104,7 +104,6 @@ fn unparsable(reason: impl std::fmt::Display) -> JwtError {
     JwtError(format!("unable to parse JWT token: {reason}"))
 }
 
-/// The signed text, the payload, the signature and the header of a compact token.
 /// The signed part, the payload, the signature and the header of a token.
 type Parts<'t> = (&'t [u8], Vec<u8>, Vec<u8>, Header);
 

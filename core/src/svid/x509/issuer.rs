@@ -190,7 +190,7 @@ impl Issuer {
             |extensions| {
                 extensions.raw(&inner.leaf_constraints);
                 template::write_key_ids(extensions, &subject_key_id, Some(&inner.key_id));
-                template::write_names(extensions, template.dns_names, Some(template.id));
+                template::write_names(extensions, template.dns_names, Some(template.id), false);
             },
         );
         let leaf = seal(&*inner.key, tbs).await?;
@@ -229,7 +229,8 @@ impl Issuer {
             |extensions| {
                 extensions.raw(&template::ca_constraints());
                 template::write_key_ids(extensions, &subject_key_id, Some(&inner.key_id));
-                template::write_names(extensions, &[], Some(&template.trust_domain.id()));
+                let id = template.trust_domain.id();
+                template::write_names(extensions, &[], Some(&id), template.subject.is_empty());
             },
         );
         let mut chain = vec![seal(&*inner.key, tbs).await?];
@@ -284,7 +285,7 @@ pub async fn self_sign_ca(
         |extensions| {
             extensions.raw(&template::ca_constraints());
             template::write_key_ids(extensions, &key_id, None);
-            template::write_names(extensions, &[], Some(&trust_domain.id()));
+            template::write_names(extensions, &[], Some(&trust_domain.id()), false);
         },
     );
     Ok(seal(key, tbs).await?)

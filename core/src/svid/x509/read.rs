@@ -1,5 +1,7 @@
 //! What this crate reads of certificates and requests, without copies. Nothing is judged here.
 
+use std::collections::BTreeSet;
+
 use const_oid::ObjectIdentifier;
 use const_oid::db::rfc5280::{
     ID_CE_BASIC_CONSTRAINTS, ID_CE_KEY_USAGE, ID_CE_SUBJECT_ALT_NAME, ID_CE_SUBJECT_KEY_IDENTIFIER,
@@ -85,9 +87,14 @@ impl<'c> Certificate<'c> {
 }
 
 impl<'c> Extensions<'c> {
-    /// Reads `SEQUENCE OF Extension`.
+    /// Reads `SEQUENCE OF Extension`. None may be there twice, or readers would differ on which
+    /// one counts.
+    ///
+    /// # Source
+    /// RFC 5280, 4.2.
     pub(crate) fn read(der: &'c [u8]) -> der::Result<Self> {
         let mut found = Self::default();
+        let mut known = BTreeSet::new();
         let mut list = sequence(der)?;
         while !list.is_finished() {
             let (oid, value) = list.sequence(|extension| -> der::Result<_> {
@@ -97,6 +104,9 @@ impl<'c> Extensions<'c> {
                 }
                 Ok((oid, <&OctetStringRef>::decode(extension)?))
             })?;
+            if !known.insert(oid) {
+                return Err(der::ErrorKind::Value { tag: Tag::Sequence }.into());
+            }
             found.take(oid, value.as_bytes())?;
         }
         Ok(found)

@@ -177,7 +177,7 @@ async fn request(
                 attribute.value(tag::OBJECT_IDENTIFIER, ID_EXTENSION_REQ.as_bytes());
                 attribute.nested(tag::SET, |values| {
                     values.nested(tag::SEQUENCE, |extensions| {
-                        template::write_names(extensions, dns_names, id);
+                        template::write_names(extensions, dns_names, id, false);
                     });
                 });
             });

@@ -50,7 +50,8 @@ impl<'s> Signed<'s> {
         let mut parts = read::sequence(der)?;
         let body = parts.tlv_bytes()?;
         let algorithm = content(parts.tlv_bytes()?)?;
-        let signature = BitStringRef::decode(&mut parts)?.raw_bytes();
+        let signature = BitStringRef::decode(&mut parts)?;
+        let signature = signature.as_bytes().ok_or(der::ErrorKind::Failed)?;
         parts.finish()?;
         Ok(Self { body, algorithm, signature })
     }

@@ -116,12 +116,21 @@ pub(super) fn write_key_ids(writer: &mut Writer, subject_key: &[u8], issuer_key:
     }
 }
 
-/// Writes the subject's alternative names: DNS names first, then the one URI.
-pub(super) fn write_names(writer: &mut Writer, dns_names: &[DnsName], id: Option<&SpiffeId>) {
+/// Writes the subject's alternative names: DNS names first, then the one URI. They must be
+/// critical where the subject is empty, since there is no other name then.
+///
+/// # Source
+/// RFC 5280, 4.2.1.6.
+pub(super) fn write_names(
+    writer: &mut Writer,
+    dns_names: &[DnsName],
+    id: Option<&SpiffeId>,
+    critical: bool,
+) {
     if dns_names.is_empty() && id.is_none() {
         return;
     }
-    extension(writer, ID_CE_SUBJECT_ALT_NAME, false, |value| {
+    extension(writer, ID_CE_SUBJECT_ALT_NAME, critical, |value| {
         value.nested(tag::SEQUENCE, |names| {
             for name in dns_names {
                 names.value(tag::context(2), name.as_str().as_bytes());

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use spire_core::keys::{KeyType, LocalKey};
 use spire_core::svid::jwt;
-use spire_core::svid::x509::{CertificateRequest, verify, workload_request};
+use spire_core::svid::x509::{CertificateRequest, X509Svid, verify, workload_request};
 
 use super::super::{IssueError, JwtRequest, Kind};
 use super::world::{World, entry, id, openssl_verifies, request};
@@ -51,6 +51,31 @@ async fn a_workload_gets_what_its_entry_says_whatever_it_asks() {
     assert_eq!(verified, svid);
     let leaf = String::from_utf8_lossy(&svid.chain[0]).into_owned();
     assert!(leaf.contains("a.example.org") && leaf.contains("b.example.org"));
+}
+
+#[tokio::test]
+async fn x509_01_id_22_23_whatever_is_issued_names_one_id() {
+    let world = World::new().await;
+    let server = world.start().await.unwrap();
+    let (authority, request) = (&server.authority, request("/whatever").await);
+    let own = authority.server_svid().borrow().clone().unwrap();
+    let agent = authority.sign_agent(&request, &id("/spire/agent/x")).await.unwrap();
+    let workload = authority.sign_workload(&request, &entry("/w")).await.unwrap();
+    let minted = authority.mint_x509(&request, &id("/m"), None).await.unwrap();
+    let below = authority.sign_downstream(&request, None).await.unwrap();
+    let root = world.stored().await.x509_authorities[0].certificate.clone();
+    for (chain, path) in [
+        (own.svid().chain.clone(), "/spire/server"),
+        (agent.chain, "/spire/agent/x"),
+        (workload.chain, "/w"),
+        (minted.chain, "/m"),
+        (below, ""),
+        (vec![root], ""),
+    ] {
+        // Reading fails unless there is exactly one URI.
+        let svid = X509Svid::from_chain(chain).unwrap();
+        assert_eq!(svid.id.to_string(), format!("spiffe://example.org{path}"));
+    }
 }
 
 #[tokio::test]

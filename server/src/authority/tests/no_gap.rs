@@ -8,12 +8,12 @@ use super::super::{JwtRequest, JwtSvid};
 use super::world::{World, entry, id, request};
 
 #[tokio::test]
-async fn below_our_own_roots() {
+async fn fed_02_04_below_our_own_roots() {
     no_gap(World::new().await).await;
 }
 
 #[tokio::test]
-async fn below_an_upstream_that_replaces_its_root() {
+async fn fed_02_04_below_an_upstream_that_replaces_its_root() {
     no_gap(World::below_upstream().await).await;
 }
 

@@ -1,6 +1,7 @@
 //! First start, and the dates at which authorities turn.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::SignedDuration;
 use spire_core::keys::KeyType;
@@ -71,6 +72,49 @@ async fn authorities_are_prepared_and_activated_at_their_dates() {
 }
 
 #[tokio::test]
+async fn fed_03_an_authority_is_published_long_before_it_signs() {
+    let mut world = World::new().await;
+    world.settings.ca_ttl = Duration::from_secs(24 * 3600);
+    let mut server = world.start().await.unwrap();
+    world.pass(12 * 3600);
+    server.rotation.look().await;
+    for kind in [Kind::X509, Kind::Jwt] {
+        assert!(server.authority.states(kind).prepared.is_some(), "{kind:?}");
+    }
+    // Others keep a bundle that does not say how long for five minutes.
+    world.pass(3 * 300);
+    server.rotation.look().await;
+    for kind in [Kind::X509, Kind::Jwt] {
+        assert!(server.authority.states(kind).old.is_none(), "{kind:?}");
+    }
+}
+
+#[tokio::test]
+async fn bnd_06_the_number_of_the_bundle_grows_with_each_change_and_never_falls() {
+    let world = World::new().await;
+    let mut server = world.start().await.unwrap();
+    let mut before = world.stored().await;
+    // Two authorities are prepared, activated and pruned in the course of this.
+    for step in 0..60 {
+        world.pass(5);
+        server.rotation.look().await;
+        if step % 20 == 19 {
+            let later = world.clock.now() + SignedDuration::from_hours(24);
+            server.authority.bundle.prune(later - SignedDuration::from_secs(30)).await.unwrap();
+        }
+        if step == 40 {
+            server = world.start().await.unwrap();
+        }
+        let after = world.stored().await;
+        let grown = after.sequence_number > before.sequence_number;
+        assert_eq!(grown, !after.same_authorities(&before), "step {step}");
+        assert!(after.sequence_number >= before.sequence_number, "step {step}");
+        before = after;
+    }
+    assert!(before.sequence_number > 4, "{}", before.sequence_number);
+}
+
+#[tokio::test]
 async fn operators_turn_authorities_through_the_task() {
     let world = World::new().await;
     let tasks = Tasks::new();
@@ -88,7 +132,7 @@ async fn operators_turn_authorities_through_the_task() {
         let states = authority.states(kind);
         assert_eq!((&states.active, &states.old), (&Some(prepared), &Some(first)));
     }
-    assert!(tasks.drain(std::time::Duration::from_secs(5)).await);
+    assert!(tasks.drain(Duration::from_secs(5)).await);
     let error = authority.prepare(Kind::X509).await.unwrap_err();
     assert!(matches!(error, RotationError::Stopping), "{error}");
 }
@@ -137,7 +181,7 @@ async fn all_kinds_of_keys_turn() {
 }
 
 #[tokio::test]
-async fn what_ended_a_day_ago_leaves_the_bundle_which_is_never_emptied() {
+async fn fed_04_what_ended_a_day_ago_leaves_the_bundle_which_is_never_emptied() {
     let world = World::new().await;
     let mut server = world.start().await.unwrap();
     world.pass(90);
@@ -166,9 +210,9 @@ async fn what_other_servers_do_to_the_bundle_is_seen() {
         World { keys: Arc::new(spire_core::keys::memory::MemoryKeyManager::new()), ..world };
     other.start().await.unwrap();
     let seen = bundle.wait_for(|bundle| bundle.jwt_authorities.len() == 2);
-    tokio::time::timeout(std::time::Duration::from_secs(30), seen).await.unwrap().unwrap();
+    tokio::time::timeout(Duration::from_secs(30), seen).await.unwrap().unwrap();
     let stored = other.stored().await;
     assert_eq!(**authority.bundle().borrow(), stored);
     assert_eq!(stored.trust_domain, domain());
-    assert!(tasks.drain(std::time::Duration::from_secs(5)).await);
+    assert!(tasks.drain(Duration::from_secs(5)).await);
 }

@@ -228,6 +228,13 @@ fn mistakes_in_the_block_server_have_spires_sentences() {
 }
 
 #[test]
+fn id_19_the_trust_domain_has_at_most_255_bytes() {
+    let named = |bytes| format!("trust_domain = \"{}\"", "a".repeat(bytes));
+    assert_eq!(checked(&named(255)).trust_domain.as_str().len(), 255);
+    assert_refused(&with_server(&named(256)), "trust domain is longer than 255 bytes");
+}
+
+#[test]
 fn unknown_keys_are_fatal_where_spire_says_so() {
     let at = |text: &str, section: &str| {
         let Err(LoadError::Mistakes { unknown, .. }) = load_text(text, RunFlags::default()) else {

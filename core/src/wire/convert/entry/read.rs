@@ -1,4 +1,4 @@
-//! Registration entries, whole or in the fields that a mask names.
+//! Wire entries → entries: what a request asks for, and what a server has sent.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +6,10 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use prost::Message;
 
-use super::{WireIdError, WireSelectorError, member_id, selectors, spiffe_id, time, workload_id};
+use super::super::{
+    WireIdError, WireSelectorError, member_id, selectors, spiffe_id, time, workload_id,
+};
+use super::ALL_FIELDS;
 use crate::entry::{
     AdditionalAttributes, BadEntryId, DnsName, DnsNameError, Entry, EntryId, EntryUpdate, Hint,
     HintTooLong,
@@ -189,83 +192,6 @@ pub fn received_encoded(encoded: Bytes) -> Result<Entry, WireEntryError> {
     received(&wire.map_err(|error| WireEntryError::Encoding(error.to_string()))?)
 }
 
-/// Writes the fields of an entry that `mask` names, or all without a mask; the id always.
-pub fn sent(entry: &Entry, mask: Option<&EntryMask>) -> types::Entry {
-    let mask = mask.unwrap_or(&ALL_FIELDS);
-    let mut wire = types::Entry { id: entry.id.as_str().to_owned(), ..types::Entry::default() };
-    if mask.spiffe_id {
-        wire.spiffe_id = Some((&entry.spiffe_id).into());
-    }
-    if mask.parent_id {
-        wire.parent_id = Some((&entry.parent_id).into());
-    }
-    if mask.selectors {
-        wire.selectors = entry.selectors.iter().map(Into::into).collect();
-    }
-    if mask.x509_svid_ttl {
-        wire.x509_svid_ttl = seconds_on_wire(entry.x509_svid_ttl);
-    }
-    if mask.jwt_svid_ttl {
-        wire.jwt_svid_ttl = seconds_on_wire(entry.jwt_svid_ttl);
-    }
-    if mask.federates_with {
-        wire.federates_with =
-            entry.federates_with.iter().map(|domain| domain.as_str().to_owned()).collect();
-    }
-    if mask.dns_names {
-        wire.dns_names = entry.dns_names.iter().map(|name| name.as_str().to_owned()).collect();
-    }
-    if mask.expires_at {
-        wire.expires_at = super::seconds(entry.expires_at);
-    }
-    if mask.revision_number {
-        wire.revision_number = entry.revision_number;
-    }
-    if mask.hint {
-        wire.hint = entry.hint.as_str().to_owned();
-    }
-    if mask.created_at {
-        wire.created_at = rounded_seconds(entry.created_at);
-    }
-    if mask.additional_attributes {
-        wire.additional_attributes = entry.attributes.map(Into::into);
-    }
-    wire.admin = mask.admin && entry.admin;
-    wire.downstream = mask.downstream && entry.downstream;
-    wire.store_svid = mask.store_svid && entry.store_svid;
-    wire
-}
-
-/// The mask that leaves nothing out.
-pub const ALL_FIELDS: EntryMask = EntryMask {
-    spiffe_id: true,
-    parent_id: true,
-    selectors: true,
-    x509_svid_ttl: true,
-    federates_with: true,
-    admin: true,
-    downstream: true,
-    expires_at: true,
-    dns_names: true,
-    revision_number: true,
-    store_svid: true,
-    jwt_svid_ttl: true,
-    hint: true,
-    created_at: true,
-    additional_attributes: true,
-};
-
-/// A lifetime as the wire carries it; longer ones than it can carry do not come from it.
-pub(super) fn seconds_on_wire(ttl: u32) -> i32 {
-    i32::try_from(ttl).unwrap_or(i32::MAX)
-}
-
-/// The time of creation in whole seconds, rounded as SPIRE rounds it: half up.
-pub(super) fn rounded_seconds(time: Timestamp) -> i64 {
-    let seconds = (time.as_nanosecond() + 500_000_000).div_euclid(1_000_000_000);
-    i64::try_from(seconds).unwrap_or_else(|_| time.as_second())
-}
-
 fn blank(
     id: EntryId,
     spiffe_id: SpiffeId,
@@ -340,15 +266,6 @@ impl From<&types::entry::AdditionalAttributes> for AdditionalAttributes {
     }
 }
 
-impl From<AdditionalAttributes> for types::entry::AdditionalAttributes {
-    fn from(attributes: AdditionalAttributes) -> Self {
-        Self {
-            disable_x509_svid_prefetch: attributes.disable_x509_svid_prefetch,
-            jwt_svid_include_jti: attributes.jwt_svid_include_jti,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -375,30 +292,6 @@ mod tests {
         let mut wire = wire();
         change(&mut wire);
         created(&domain(), &wire, now()).unwrap_err().to_string()
-    }
-
-    #[test]
-    fn an_entry_survives_the_wire() {
-        let mut wire = wire();
-        wire.id = "one".into();
-        wire.x509_svid_ttl = 60;
-        wire.jwt_svid_ttl = 30;
-        wire.federates_with = vec!["other".into()];
-        wire.admin = true;
-        wire.downstream = true;
-        wire.store_svid = true;
-        wire.expires_at = 2_000_000;
-        wire.dns_names = vec!["b".into(), "a".into()];
-        wire.hint = "internal".into();
-        wire.created_at = 1_000_000;
-        wire.additional_attributes = Some(types::entry::AdditionalAttributes {
-            disable_x509_svid_prefetch: true,
-            jwt_svid_include_jti: true,
-        });
-        let entry = created(&domain(), &wire, now()).unwrap();
-        assert_eq!(sent(&entry, None), wire);
-        assert_eq!(received(&wire).unwrap(), entry);
-        assert_eq!(received_encoded(wire.encode_to_vec().into()).unwrap(), entry);
     }
 
     #[test]
@@ -497,11 +390,5 @@ mod tests {
             ..EntryUpdate::new("one".parse().unwrap())
         };
         assert_eq!(update, expected);
-    }
-
-    #[test]
-    fn the_time_of_creation_is_rounded_half_up() {
-        let at = |nanosecond| rounded_seconds(Timestamp::from_nanosecond(nanosecond).unwrap());
-        assert_eq!((at(1_499_999_999), at(1_500_000_000)), (1, 2));
     }
 }
