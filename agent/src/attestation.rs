@@ -25,7 +25,7 @@ use tonic::{Code, Status};
 
 use crate::backoff::Backoff;
 use crate::bootstrap::{Attempt, BootstrapError, Rebootstrap};
-use crate::client::{self, RpcError, Server, ServerAddress, x509_svid_from_wire};
+use crate::client::{self, Denial, RpcError, Server, ServerAddress, x509_svid_from_wire};
 use crate::config::{BundleSource, RebootstrapMode};
 use crate::identity::{AgentIdentity, KeySlot, StoredKey, stored_key};
 use crate::storage::{BootstrapUse, Storage, StorageError};
@@ -103,7 +103,7 @@ pub enum AttestationError {
 }
 
 impl AttestationError {
-    fn rpc(context: &'static str) -> impl Fn(RpcError) -> Self {
+    pub(crate) fn rpc(context: &'static str) -> impl Fn(RpcError) -> Self {
         move |error| Self::Rpc { context, error }
     }
 
@@ -113,6 +113,14 @@ impl AttestationError {
             Self::Rpc { error, .. } => error.code() == Code::PermissionDenied,
             Self::NotReattestable => true,
             _ => false,
+        }
+    }
+
+    /// Why the server denies this agent everything, where that is what the error says.
+    pub fn denial(&self) -> Option<Denial> {
+        match self {
+            Self::Rpc { error, .. } => error.denial(),
+            _ => None,
         }
     }
 

@@ -2,7 +2,9 @@
 
 use std::process::ExitCode;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
-    eprintln!("this build has no agent to run yet: its parts are a library, spire_agent");
-    ExitCode::FAILURE
+    spire_agent::cli::main(std::env::args().skip(1))
 }

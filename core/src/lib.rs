@@ -15,6 +15,7 @@ pub mod keys;
 pub mod limits;
 pub mod node;
 pub mod path_template;
+pub mod process;
 pub mod selector;
 pub mod svid;
 pub mod tasks;

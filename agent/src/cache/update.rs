@@ -7,10 +7,13 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use jiff::Timestamp;
+use rustls_pki_types::CertificateDer;
 use spire_core::bundle::Bundle;
 use spire_core::entry::Entry;
 use spire_core::id::TrustDomain;
+use spire_core::keys::{KeyError, LocalKey, SigningKey};
 use spire_core::svid::x509::X509Svid;
+use webpki::EndEntityCert;
 use zeroize::Zeroizing;
 
 use super::encode;
@@ -122,6 +125,24 @@ pub struct HeldSvid {
     pub key: PrivateKey,
     /// The revision of the entry that it was signed for.
     pub revision: i64,
+}
+
+impl HeldSvid {
+    /// Ties an SVID that was signed for `revision` of its entry to its key.
+    ///
+    /// # Errors
+    /// [`KeyError`] where the certificate is for another key.
+    pub fn new(svid: X509Svid, key: &LocalKey, revision: i64) -> Result<Self, KeyError> {
+        let leaf = CertificateDer::from(svid.chain.first().map_or(&[][..], |leaf| leaf));
+        let certified = EndEntityCert::try_from(&leaf).is_ok_and(|leaf| {
+            leaf.subject_public_key_info().as_ref() == &key.public_key().spki[..]
+        });
+        if !certified {
+            return Err(KeyError::Invalid(format!("the SVID of {} is for another key", svid.id)));
+        }
+        let key = PrivateKey::new(&key.to_pkcs8()?[..]);
+        Ok(Self { svid, key, revision })
+    }
 }
 
 /// A private key as PKCS#8 DER. It wipes itself and shows nothing.

@@ -48,6 +48,11 @@ impl RpcError {
         )
     }
 
+    /// Whether the server, or what lies before it, did not answer.
+    pub fn is_unreachable(&self) -> bool {
+        matches!(self.code(), Code::Unavailable | Code::DeadlineExceeded | Code::Unknown)
+    }
+
     /// Whether the server's certificate leads to no authority that this agent knows.
     pub fn is_unknown_authority(&self) -> bool {
         tls::is_unknown_authority(&*self.0)

@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use crate::cache::{Authorized, Cache, Changes, JwtSvids};
 use crate::client::{RpcError, Server};
 pub use entries::EntrySource;
+pub(crate) use taint::leads_to;
 
 /// How many bundles are asked for at a time.
 const PARALLEL_BUNDLES: usize = 10;
@@ -68,6 +69,11 @@ impl Synchronizer {
         clock: Clock,
     ) -> Self {
         Self { server, cache, jwt_svids, entries, bundle, clock }
+    }
+
+    /// This trust domain's bundle as the server last gave it.
+    pub fn bundle(&self) -> Arc<Bundle> {
+        self.bundle.borrow().clone()
     }
 
     /// Asks the server once, on behalf of `agent`.

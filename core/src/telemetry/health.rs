@@ -18,6 +18,7 @@ use serde_json::{Map, Value};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 
+use crate::config::HealthChecksConfig;
 use crate::tasks::Tasks;
 
 /// How often checks run until everything was well once.
@@ -139,6 +140,32 @@ fn log_transitions(
                 "Health check failed"
             );
         }
+    }
+}
+
+/// Opens the listener that the configuration asks for, if it asks for one, and answers there as one
+/// of `tasks`. One that cannot listen leaves the process as it is, with a warning.
+pub async fn listen(
+    config: &HealthChecksConfig,
+    report: watch::Receiver<HealthReport>,
+    tasks: &Tasks,
+) {
+    if !config.listener_enabled {
+        return;
+    }
+    let address = format!("{}:{}", config.bind_address, config.bind_port);
+    let paths = HealthPaths { ready: config.ready_path.clone(), live: config.live_path.clone() };
+    match TcpListener::bind(&address).await {
+        Ok(listener) => {
+            tracing::info!(subsystem_name = "health", address, "Serving health checks");
+            tasks.spawn(serve_health(listener, paths, report, tasks.clone()));
+        }
+        Err(error) => tracing::warn!(
+            subsystem_name = "health",
+            address,
+            %error,
+            "Error serving health checks"
+        ),
     }
 }
 

@@ -11,14 +11,13 @@ use arc_swap::ArcSwap;
 use spire_core::bundle::Bundle;
 use spire_core::catalog::{CatalogError, Host};
 use spire_core::clock::Clock;
-use spire_core::config::{ConfigErrors, HealthChecksConfig};
+use spire_core::config::ConfigErrors;
 use spire_core::id::TrustDomain;
 use spire_core::limits::{GRACEFUL_STOP, HANDSHAKE};
 use spire_core::tasks::Tasks;
-use spire_core::telemetry::health::{HealthPaths, HealthReport, serve_health, watch_health};
+use spire_core::telemetry::health::{listen, watch_health};
 use spire_core::telemetry::log::Logger;
 use spire_core::tls;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::api;
@@ -201,9 +200,7 @@ impl Server {
 
         upkeep(&config, &store, &clock).start(tasks);
         let health = watch_health(health::checks(&trust_domain, &authority, &store), tasks);
-        if config.health_checks.listener_enabled {
-            serve_health_checks(&config.health_checks, health, tasks).await;
-        }
+        listen(&config.health_checks, health, tasks).await;
         Ok(Self { address, attestation, plugins, host, logger, store, tasks: tasks.clone() })
     }
 
@@ -234,32 +231,6 @@ impl Server {
         let ended = self.tasks.drain(GRACEFUL_STOP).await;
         self.store.close().await;
         ended
-    }
-}
-
-/// A listener for health that cannot listen leaves the server as it is.
-async fn serve_health_checks(
-    config: &HealthChecksConfig,
-    health: watch::Receiver<HealthReport>,
-    tasks: &Tasks,
-) {
-    let HealthChecksConfig { bind_address, bind_port, .. } = config;
-    let paths = HealthPaths { ready: config.ready_path.clone(), live: config.live_path.clone() };
-    match TcpListener::bind(format!("{bind_address}:{bind_port}")).await {
-        Ok(listener) => {
-            tracing::info!(
-                subsystem_name = "health",
-                address = format!("{bind_address}:{bind_port}"),
-                "Serving health checks"
-            );
-            tasks.spawn(serve_health(listener, paths, health, tasks.clone()));
-        }
-        Err(error) => tracing::warn!(
-            subsystem_name = "health",
-            address = format!("{bind_address}:{bind_port}"),
-            %error,
-            "Error serving health checks"
-        ),
     }
 }
 
