@@ -3,9 +3,8 @@
 mod catalog;
 mod process;
 
-use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use jiff::SignedDuration;
@@ -18,7 +17,6 @@ use spire_core::tasks::Tasks;
 use spire_core::telemetry::health::{self as core_health, HealthReport};
 use spire_core::telemetry::log::Logger;
 use spire_core::tls::{self, ServerTrust};
-use spire_core::wire::workload::spiffe_workload_api_server::SpiffeWorkloadApiServer;
 use tokio::sync::{mpsc, watch};
 
 use crate::attestation::{AttestationError, AttestedNode, NodeAttestation};
@@ -26,9 +24,11 @@ use crate::bootstrap::Rebootstrap;
 use crate::cache::{Cache, JwtSvids, SignJwt};
 use crate::client::{self, Server};
 use crate::config::{AgentConfig, AgentPlugins};
-use crate::endpoints::Connections;
-use crate::endpoints::socket::{self, SocketError};
+use crate::endpoints::socket::SocketError;
 use crate::endpoints::workload_api::{self, WorkloadApi};
+use crate::endpoints::{
+    Audience, DebugService, LoggerService, UnixEndpoint, admin_services, workload_services,
+};
 use crate::health;
 use crate::rotation::due::Renewal;
 use crate::rotation::{OwnSvid, WorkloadSvids};
@@ -106,6 +106,7 @@ impl Agent {
         clock: Clock,
         tasks: &Tasks,
     ) -> Result<Self, AgentError> {
+        let started = Instant::now();
         refuse_unsupported(&config)?;
         process::prepare(&config)?;
         let trust_domain = config.trust_domain.clone();
@@ -173,7 +174,9 @@ impl Agent {
             told,
             clock.clone(),
         );
-        let own_svid = OwnSvid::new(identity, presented, attestation, server.clone(), bundle);
+        let identity_state = presented.subscribe();
+        let own_svid =
+            OwnSvid::new(identity, presented, attestation, server.clone(), bundle.clone());
         let interval = config.experimental.sync_interval;
         let mut upkeep = Upkeep::new(own_svid, synchronizer, cache.clone(), interval);
 
@@ -186,18 +189,31 @@ impl Agent {
         tasks.spawn(workload_svids.keep(tasks.stop_token()));
         upkeep.begin().await?;
 
-        if !config.disable_workload_api {
-            let api = WorkloadApi::new(workload_api::Parts {
+        let api = WorkloadApi::new(workload_api::Parts {
+            cache: cache.clone(),
+            jwt_svids: jwt_svids.clone(),
+            attestors: loaded.workload_attestors,
+            trust_domain,
+            allow_unauthenticated_verifiers: config.allow_unauthenticated_verifiers,
+            allowed_foreign_jwt_claims: config.allowed_foreign_jwt_claims.into_iter().collect(),
+            log_selectors: config.log_selectors.into_iter().collect(),
+            ratelimit: config.experimental.ratelimit,
+            clock,
+        });
+        let services = workload_services(api, config.disable_workload_api, tasks.stop_token());
+        let endpoint = UnixEndpoint::bind(&config.socket_path, Audience::Workloads)?;
+        tasks.spawn(endpoint.serve(services, tasks.clone()));
+        if let Some(path) = &config.admin_socket_path {
+            let debug = DebugService {
+                identity: identity_state,
+                bundle,
                 cache: cache.clone(),
                 jwt_svids,
-                attestors: loaded.workload_attestors,
-                trust_domain,
-                allow_unauthenticated_verifiers: config.allow_unauthenticated_verifiers,
-                allowed_foreign_jwt_claims: config.allowed_foreign_jwt_claims.into_iter().collect(),
-                log_selectors: config.log_selectors.into_iter().collect(),
-                clock,
-            });
-            serve_workload_api(&config.socket_path, api, tasks)?;
+                started,
+            };
+            let services = admin_services(debug, LoggerService { log: logger.clone() });
+            let endpoint = UnixEndpoint::bind(path, Audience::Operators)?;
+            tasks.spawn(endpoint.serve(services, tasks.clone()));
         }
         serving.send_replace(true);
 
@@ -254,26 +270,6 @@ async fn health_listener(
         () = stop.cancelled() => return,
     }
     core_health::listen(&config, report, &tasks).await;
-}
-
-fn serve_workload_api(path: &Path, api: WorkloadApi, tasks: &Tasks) -> Result<(), SocketError> {
-    let listener = socket::listen(path, 0o777, 0o755)?;
-    tracing::info!(
-        subsystem_name = "endpoints",
-        address = %path.display(),
-        network = "unix",
-        "Starting agent APIs"
-    );
-    let stop = tasks.stop_token();
-    tasks.spawn(async move {
-        let served = tonic::transport::Server::builder()
-            .add_service(SpiffeWorkloadApiServer::new(api))
-            .serve_with_incoming(Connections::of(listener));
-        if let Some(Err(error)) = stop.run_until_cancelled(served).await {
-            tracing::error!(subsystem_name = "endpoints", %error, "Workload API ended");
-        }
-    });
-    Ok(())
 }
 
 /// Tells the server once which version runs here. A server that does not care is none the worse.

@@ -2,7 +2,6 @@
 
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
 
 use spire_core::clock::Clock;
 use spire_core::process::{Asked, Signals, raise_open_files, tighten_umask};
@@ -10,6 +9,7 @@ use spire_core::telemetry::log::Logger;
 
 use super::{Agent, AgentError, VERSION};
 use crate::config::AgentConfig;
+use crate::endpoints::socket::make_folder;
 
 /// Starts an agent and runs it until a signal, or its server, ends it.
 ///
@@ -51,15 +51,10 @@ pub(super) fn prepare(config: &AgentConfig) -> Result<(), AgentError> {
         version = VERSION,
         "Starting agent"
     );
-    if let Some(folder) = config.socket_path.parent() {
-        make_folder(folder)?;
-    }
+    make_folder(&config.socket_path)?;
     tighten_umask();
     raise_open_files();
-    make_folder(&config.data_dir)
-}
-
-fn make_folder(path: &Path) -> Result<(), AgentError> {
-    let made = DirBuilder::new().recursive(true).mode(0o755).create(path);
-    made.map_err(|error| AgentError::Process(format!("mkdir {}: {error}", path.display())))
+    let data_dir = &config.data_dir;
+    let made = DirBuilder::new().recursive(true).mode(0o755).create(data_dir);
+    made.map_err(|error| AgentError::Process(format!("mkdir {}: {error}", data_dir.display())))
 }
