@@ -20,7 +20,13 @@ pub struct Flag {
     pub default: &'static str,
     /// One sentence for help.
     pub usage: &'static str,
+    /// Whether it is an old spelling, which is taken but not shown by help.
+    pub former: bool,
 }
+
+/// Judges a value as it is read; sees the value given before, if there was one. The error is the
+/// sentence after the flag's name.
+pub type Check = fn(earlier: Option<&str>, value: &str) -> Result<(), String>;
 
 /// What a flag's value is.
 #[derive(Debug, Clone, Copy)]
@@ -35,43 +41,55 @@ pub enum Kind {
     Duration,
     /// A text that may be given several times.
     List,
-    /// A text that is checked as it is read; the error is the sentence after the flag's name.
-    Checked(fn(&str) -> Result<(), String>),
+    /// A text that is checked as it is read.
+    Checked(Check),
 }
 
 impl Flag {
     /// A text.
-    pub const fn text(name: &'static str, default: &'static str, usage: &'static str) -> Self {
-        Self { name, kind: Kind::Text, default, usage }
+    pub const fn text(name: &'static str, usage: &'static str) -> Self {
+        Self::new(name, Kind::Text, usage)
     }
 
     /// A boolean, false unless given.
     pub const fn bool(name: &'static str, usage: &'static str) -> Self {
-        Self { name, kind: Kind::Bool, default: "", usage }
+        Self::new(name, Kind::Bool, usage)
     }
 
     /// A whole number.
-    pub const fn integer(name: &'static str, default: &'static str, usage: &'static str) -> Self {
-        Self { name, kind: Kind::Integer, default, usage }
+    pub const fn integer(name: &'static str, usage: &'static str) -> Self {
+        Self::new(name, Kind::Integer, usage)
     }
 
     /// A duration.
-    pub const fn duration(name: &'static str, default: &'static str, usage: &'static str) -> Self {
-        Self { name, kind: Kind::Duration, default, usage }
+    pub const fn duration(name: &'static str, usage: &'static str) -> Self {
+        Self::new(name, Kind::Duration, usage)
     }
 
     /// A text that may be given several times.
     pub const fn list(name: &'static str, usage: &'static str) -> Self {
-        Self { name, kind: Kind::List, default: "", usage }
+        Self::new(name, Kind::List, usage)
     }
 
     /// A text that is checked as it is read.
-    pub const fn checked(
-        name: &'static str,
-        check: fn(&str) -> Result<(), String>,
-        usage: &'static str,
-    ) -> Self {
-        Self { name, kind: Kind::Checked(check), default: "", usage }
+    pub const fn checked(name: &'static str, check: Check, usage: &'static str) -> Self {
+        Self::new(name, Kind::Checked(check), usage)
+    }
+
+    const fn new(name: &'static str, kind: Kind, usage: &'static str) -> Self {
+        Self { name, kind, default: "", usage, former: false }
+    }
+
+    /// With a value for where none is given.
+    #[must_use]
+    pub const fn default(self, default: &'static str) -> Self {
+        Self { default, ..self }
+    }
+
+    /// As an old spelling.
+    #[must_use]
+    pub const fn former(self) -> Self {
+        Self { former: true, ..self }
     }
 
     /// The word for its value in help.
@@ -141,8 +159,9 @@ pub fn parse(flags: &[Flag], arguments: &[String]) -> Result<Values, FlagError> 
                 .cloned()
                 .ok_or_else(|| FlagError::Bad(format!("flag needs an argument: -{name}")))?,
         };
-        check(flag, &value).map_err(FlagError::Bad)?;
         let given = values.given.entry(flag.name).or_default();
+        let earlier = given.last().map(String::as_str);
+        check(flag, earlier, &value).map_err(FlagError::Bad)?;
         if !matches!(flag.kind, Kind::List | Kind::Checked(_)) {
             given.clear();
         }
@@ -151,7 +170,7 @@ pub fn parse(flags: &[Flag], arguments: &[String]) -> Result<Values, FlagError> 
     Ok(values)
 }
 
-fn check(flag: &Flag, value: &str) -> Result<(), String> {
+fn check(flag: &Flag, earlier: Option<&str>, value: &str) -> Result<(), String> {
     let name = flag.name;
     let error = match flag.kind {
         Kind::Text | Kind::List => return Ok(()),
@@ -160,7 +179,7 @@ fn check(flag: &Flag, value: &str) -> Result<(), String> {
         }
         Kind::Integer if integer(value).is_none() => "parse error".to_owned(),
         Kind::Duration if duration::parse(value).is_err() => "parse error".to_owned(),
-        Kind::Checked(check) => match check(value) {
+        Kind::Checked(check) => match check(earlier, value) {
             Ok(()) => return Ok(()),
             Err(error) => error,
         },
@@ -235,9 +254,9 @@ impl Values {
     }
 }
 
-/// The help text of a command: `Usage of <command>:` and its flags in alphabetical order.
+/// The usage of a command: `Usage of <command>:` and its flags in alphabetical order.
 pub fn usage(command: &str, flags: &[Flag]) -> String {
-    let mut sorted: Vec<_> = flags.iter().collect();
+    let mut sorted: Vec<_> = flags.iter().filter(|flag| !flag.former).collect();
     sorted.sort_by_key(|flag| flag.name);
     let mut text = format!("Usage of {command}:\n");
     for flag in sorted {
@@ -261,12 +280,21 @@ mod tests {
     use super::*;
 
     const FLAGS: &[Flag] = &[
-        Flag::text("socketPath", "/tmp/s", "Path of the socket"),
-        Flag::integer("ttl", "600", "Seconds"),
-        Flag::duration("timeout", "5s", "Time to wait"),
+        Flag::text("socketPath", "Path of the socket").default("/tmp/s"),
+        Flag::text("registrationUDSPath", "Path of the socket").former(),
+        Flag::integer("ttl", "Seconds").default("600"),
+        Flag::duration("timeout", "Time to wait").default("5s"),
         Flag::bool("admin", "Is it?"),
         Flag::list("selector", "A selector; may be given several times"),
+        Flag::checked("output", once, "How to print"),
     ];
+
+    fn once(earlier: Option<&str>, value: &str) -> Result<(), String> {
+        match earlier {
+            Some(earlier) if earlier != value => Err(format!("was {earlier:?} before")),
+            _ => Ok(()),
+        }
+    }
 
     fn parse_words(line: &str) -> Result<Values, String> {
         let words: Vec<_> = line.split_whitespace().map(ToOwned::to_owned).collect();
@@ -282,6 +310,10 @@ mod tests {
         assert_eq!(values.duration("timeout"), Duration::from_secs(5));
         assert_eq!(values.list("selector"), ["a:b", "c:d"]);
         assert!(!parse_words("-admin=false").unwrap().bool("admin"));
+        assert_eq!(
+            parse_words("-output a -output=a -registrationUDSPath /b").unwrap().text("output"),
+            "a"
+        );
     }
 
     #[test]
@@ -293,6 +325,7 @@ mod tests {
             ("-timeout 5", "invalid value \"5\" for flag -timeout: parse error"),
             ("-admin=x", "invalid boolean value \"x\" for -admin: parse error"),
             ("---x", "bad flag syntax: ---x"),
+            ("-output a -output b", "invalid value \"b\" for flag -output: was \"a\" before"),
             ("-h", "flag: help requested"),
         ] {
             assert_eq!(parse_words(line).unwrap_err(), text);
@@ -304,6 +337,6 @@ mod tests {
         let text = usage("token generate", FLAGS);
         assert!(text.starts_with("Usage of token generate:\n  -admin\n    \tIs it?\n"), "{text}");
         assert!(text.contains("  -ttl int\n    \tSeconds (default 600)\n"));
-        assert!(text.contains("(default \"/tmp/s\")"));
+        assert!(text.contains("(default \"/tmp/s\")") && !text.contains("registrationUDSPath"));
     }
 }

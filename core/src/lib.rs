@@ -6,6 +6,7 @@
 pub mod bundle;
 pub mod catalog;
 pub mod clock;
+pub mod command;
 pub mod config;
 pub mod entry;
 pub mod flags;
@@ -14,6 +15,7 @@ pub mod id;
 pub mod keys;
 pub mod limits;
 pub mod node;
+pub mod os_error;
 pub mod path_template;
 pub mod process;
 pub mod selector;
@@ -24,4 +26,7 @@ pub mod tls;
 pub mod upstream;
 pub mod wire;
 pub mod workload;
-// x
+
+/// The version that both programs report: that of the SPIRE whose interfaces they have, in the form
+/// of a build that is no release of it.
+pub const VERSION: &str = "1.15.3-dev-unk";

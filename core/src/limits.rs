@@ -48,3 +48,7 @@ pub const MAX_JWT_BYTES: usize = 64 << 10;
 
 /// Largest bundle document in bytes that is read.
 pub const MAX_BUNDLE_BYTES: usize = 4 << 20;
+
+/// How long a command of an operator waits for an answer: long enough for a batch that writes
+/// thousands of entries on a busy database.
+pub const OPERATOR_CALL: Duration = Duration::from_secs(300);

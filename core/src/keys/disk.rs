@@ -19,6 +19,7 @@ use zeroize::Zeroizing;
 use super::{KeyError, KeyManager, KeyType, LocalKey, SigningKey};
 use crate::catalog::{Plugin, PluginError};
 use crate::config::{FromSection, Reader};
+use crate::os_error::reason;
 
 /// Registers the plugin of the server, which is told its file.
 pub const SERVER_PLUGIN: Plugin<dyn KeyManager> = Plugin {
@@ -223,17 +224,6 @@ fn replace(path: &Path, content: &[u8]) -> Result<(), String> {
     File::open(directory)
         .and_then(|directory| directory.sync_all())
         .map_err(|error| failed("sync", directory, error))
-}
-
-/// The system's word for what failed, as operators know it: without number, lower case.
-fn reason(error: &io::Error) -> String {
-    let text = error.to_string();
-    let text = text.split(" (os error").next().unwrap_or_default();
-    let mut characters = text.chars();
-    match characters.next() {
-        Some(first) => first.to_lowercase().chain(characters).collect(),
-        None => String::new(),
-    }
 }
 
 #[cfg(test)]

@@ -47,7 +47,7 @@ pub(super) fn prepare(config: &ServerConfig) -> Result<(), StartError> {
     raise_open_files();
     let made = DirBuilder::new().recursive(true).mode(0o755).create(&config.data_dir);
     made.map_err(|error| {
-        let reason = crate::endpoints::reason(&error);
+        let reason = spire_core::os_error::reason(&error);
         StartError::Process(format!("mkdir {}: {reason}", config.data_dir.display()))
     })
 }

@@ -1,102 +1,37 @@
-//! The command line.
+//! The command line of `spire-server`: one file for each group of commands.
 
-use std::path::PathBuf;
-use std::process::ExitCode;
+mod process;
+mod token;
+mod values;
 
-use spire_core::telemetry::log::Logger;
+use spire_core::command::{OUTPUT, PathForm, Program, Socket, Template};
+use spire_core::flags::Flag;
 
-use crate::app;
-use crate::config::{self, PluginLists, RunFlags};
-use crate::plugins::{KEY_MANAGERS, NODE_ATTESTORS, UPSTREAM_AUTHORITIES};
+/// The program and all its commands.
+pub const PROGRAM: Program = Program {
+    name: "spire-server",
+    version: spire_core::VERSION,
+    commands: &[process::COMMANDS, token::COMMANDS],
+};
 
-const USAGE: &str = "usage: spire-server run|validate [-config FILE] [-expandEnv]";
+/// The admin socket, where every command but `run` and `validate` asks.
+const SOCKET: Socket = Socket {
+    default: "/tmp/spire-server/private/api.sock",
+    variable: Some("SPIRE_SERVER_PRIVATE_SOCKET"),
+    template: Some(Template {
+        variable: "SPIRE_SERVER_PRIVATE_SOCKET_TEMPLATE",
+        missing: "you must define SPIRE_SERVER_PRIVATE_SOCKET_TEMPLATE to use the instance flag",
+    }),
+    shown: PathForm::Target,
+};
 
-/// Runs the command that `arguments` name (without the program's own name).
-pub fn main(arguments: impl IntoIterator<Item = String>) -> ExitCode {
-    let mut arguments = arguments.into_iter();
-    let command = arguments.next().unwrap_or_default();
-    let flags = match flags(arguments) {
-        Ok(flags) => flags,
-        Err(mistake) => {
-            eprintln!("{mistake}\n{USAGE}");
-            return ExitCode::from(1);
-        }
-    };
-    match command.as_str() {
-        "run" => run(&flags),
-        "validate" => validate(&flags),
-        _ => {
-            eprintln!("{USAGE}");
-            ExitCode::from(127)
-        }
-    }
-}
-
-fn flags(mut arguments: impl Iterator<Item = String>) -> Result<RunFlags, String> {
-    let mut flags = RunFlags::default();
-    while let Some(argument) = arguments.next() {
-        match argument.trim_start_matches('-') {
-            "config" => {
-                let path = arguments.next().ok_or("flag needs an argument: -config")?;
-                flags.config = Some(PathBuf::from(path));
-            }
-            "expandEnv" => flags.expand_env = true,
-            _ => return Err(format!("flag provided but not defined: {argument}")),
-        }
-    }
-    Ok(flags)
-}
-
-fn validate(flags: &RunFlags) -> ExitCode {
-    let verdict = config::validate(
-        flags,
-        PluginLists {
-            key_managers: KEY_MANAGERS,
-            node_attestors: NODE_ATTESTORS,
-            upstream_authorities: UPSTREAM_AUTHORITIES,
-        },
-    );
-    print!("{}", verdict.stdout);
-    eprint!("{}", verdict.stderr);
-    ExitCode::from(u8::from(!verdict.valid))
-}
-
-fn run(flags: &RunFlags) -> ExitCode {
-    let loaded = match config::load(flags) {
-        Ok(loaded) => loaded,
-        Err(error) => {
-            eprintln!("{error}");
-            return ExitCode::from(1);
-        }
-    };
-    let logger = match Logger::start(loaded.config.log.clone()) {
-        Ok(logger) => logger,
-        Err(error) => {
-            eprintln!("{error}");
-            return ExitCode::from(1);
-        }
-    };
-    for warning in &loaded.warnings {
-        warning.log();
-    }
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            tracing::error!(%error, "Server crashed");
-            return ExitCode::from(1);
-        }
-    };
-    let ended = runtime.block_on(app::run(loaded.config, logger));
-    runtime.shutdown_background();
-    match ended {
-        Ok(()) => {
-            tracing::info!("Server stopped gracefully");
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            tracing::error!(%error, "Fatal run error");
-            tracing::error!(%error, "Server crashed");
-            ExitCode::from(1)
-        }
-    }
-}
+/// The flags of all commands that ask the server.
+const COMMON: &[Flag] = &[
+    Flag::text("socketPath", "Path of the server's admin socket").default(SOCKET.default),
+    Flag::text("registrationUDSPath", "Former name of -socketPath").former(),
+    Flag::text(
+        "instance",
+        "Name of the server, put for %i in SPIRE_SERVER_PRIVATE_SOCKET_TEMPLATE",
+    ),
+    OUTPUT,
+];

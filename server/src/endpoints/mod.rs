@@ -9,6 +9,8 @@ mod tcp;
 use std::io;
 use std::path::PathBuf;
 
+use spire_core::os_error::reason;
+
 pub use admin::AdminEndpoint;
 pub use tcp::{TcpEndpoint, TcpSettings};
 
@@ -55,13 +57,4 @@ pub enum BindError {
         /// What the kernel says.
         source: io::Error,
     },
-}
-
-/// `address already in use` and not `Address already in use (os error 98)`, since runbooks match it.
-pub(crate) fn reason(error: &io::Error) -> String {
-    let text = error.to_string();
-    let text = text.split(" (os error").next().unwrap_or_default();
-    let mut letters = text.chars();
-    letters.next().map(|first| first.to_ascii_lowercase().to_string()).unwrap_or_default()
-        + letters.as_str()
 }

@@ -27,7 +27,7 @@ use super::{channel, client_tls_at, unix_channel};
 pub struct TestServer {
     pub server: Server,
     pub clock: Clock,
-    socket: PathBuf,
+    pub socket: PathBuf,
     _folder: TempDir,
 }
 

@@ -1,0 +1,68 @@
+//! The real binary against a whole server over its admin socket.
+#![allow(clippy::unwrap_used, reason = "a test fails where it is")]
+
+#[path = "../harness/mod.rs"]
+mod harness;
+
+mod program;
+mod token;
+
+use std::path::Path;
+
+use harness::TestServer;
+use serde_json::Value;
+use tokio::process::Command;
+
+/// What became of a command.
+#[derive(Debug)]
+struct Ran {
+    code: i32,
+    stdout: String,
+    stderr: String,
+}
+
+impl Ran {
+    /// What it printed, where it went well.
+    #[track_caller]
+    fn printed(self) -> String {
+        assert_eq!((self.code, self.stderr.as_str()), (0, ""), "{self:?}");
+        self.stdout
+    }
+
+    /// What it printed as JSON, where it went well.
+    #[track_caller]
+    fn json(self) -> Value {
+        let text = self.printed();
+        assert!(text.ends_with('\n') && text.lines().count() == 1, "{text:?}");
+        serde_json::from_str(&text).unwrap()
+    }
+
+    /// What it told on the standard error, where it failed and printed nothing.
+    #[track_caller]
+    fn told(self) -> String {
+        assert_eq!((self.code, self.stdout.as_str()), (1, ""), "{self:?}");
+        self.stderr
+    }
+}
+
+/// Runs `spire-server` with the words of `line`, at the server's socket.
+async fn run(server: &TestServer, line: &str) -> Ran {
+    run_at(&server.socket, line).await
+}
+
+/// Runs `spire-server` with the words of `line`, at this socket.
+async fn run_at(socket: &Path, line: &str) -> Ran {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_spire-server"));
+    command.args(line.split_whitespace()).env_clear().env("TZ", "UTC");
+    command.env("SPIRE_SERVER_PRIVATE_SOCKET", socket).kill_on_drop(true);
+    let output = command.output().await.unwrap();
+    Ran {
+        code: output.status.code().unwrap(),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+async fn server() -> TestServer {
+    TestServer::start("").await
+}
