@@ -2,9 +2,11 @@
 
 use std::process::ExitCode;
 
+use spire_agent::cli::PROGRAM;
+
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    spire_agent::cli::main(std::env::args().skip(1))
+    PROGRAM.main(std::env::args_os().skip(1))
 }

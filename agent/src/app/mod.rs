@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use jiff::SignedDuration;
+use spire_core::VERSION;
 use spire_core::bundle::Bundle;
 use spire_core::catalog::{CatalogError, Host};
 use spire_core::clock::Clock;
@@ -38,8 +39,6 @@ use crate::upkeep::{Ended, Upkeep};
 
 pub use process::run;
 
-/// The version that the server is told.
-const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// How long the listener for health waits for an agent that is ready.
 const HEALTH_LISTENER: Duration = Duration::from_secs(8);
 

@@ -3,11 +3,12 @@
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
 
+use spire_core::VERSION;
 use spire_core::clock::Clock;
 use spire_core::process::{Asked, Signals, raise_open_files, tighten_umask};
 use spire_core::telemetry::log::Logger;
 
-use super::{Agent, AgentError, VERSION};
+use super::{Agent, AgentError};
 use crate::config::AgentConfig;
 use crate::endpoints::socket::make_folder;
 

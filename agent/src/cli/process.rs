@@ -1,0 +1,133 @@
+//! `run` and `validate`: the commands that read the agent's file.
+
+use std::process::ExitCode;
+
+use spire_core::command::{Command, Manner, print, print_error};
+use spire_core::flags::{Flag, Values};
+use spire_core::telemetry::log::Logger;
+
+use crate::app;
+use crate::config::{self, PluginLists, RunFlags};
+use crate::plugins::{EVIDENCE_SOURCES, KEY_MANAGERS, WORKLOAD_ATTESTORS};
+
+pub(super) const COMMANDS: &[Command] = &[
+    Command::process("run", "Runs the agent until it is told to stop.", &[FLAGS], run)
+        .example("spire-agent run -config conf/agent/agent.conf -joinToken <token>")
+        .manner(Manner { mistake_again: Some(""), ..Manner::ERROR }),
+    Command::process(
+        "validate",
+        "Checks the agent's file and names every mistake.",
+        &[FLAGS],
+        validate,
+    )
+    .example("spire-agent validate -config conf/agent/agent.conf")
+    .manner(Manner {
+        mistake_again: Some("SPIRE agent configuration file is invalid: "),
+        ..Manner::ERROR
+    }),
+];
+
+/// What these say beats the file.
+const FLAGS: &[Flag] = &[
+    Flag::text("config", "Path of the agent's file; conf/agent/agent.conf unless given"),
+    Flag::bool("expandEnv", "Expand environment variables in the file"),
+    Flag::bool("allowUnauthenticatedVerifiers", "Stream bundles to callers without identity"),
+    Flag::text("dataDir", "Where the agent keeps its identity"),
+    Flag::bool("disableSDSAPI", "Do not serve the Secret Discovery Service"),
+    Flag::bool("disableWorkloadAPI", "Do not serve the Workload API"),
+    Flag::bool("insecureBootstrap", "Trust the server that answers first"),
+    Flag::text("joinToken", "Token by which the node attests"),
+    Flag::text("joinTokenFile", "File with such a token"),
+    Flag::text("logFile", "File to write the log to"),
+    Flag::text("logFormat", "Text or json"),
+    Flag::text("logLevel", "Debug, info, warn or error"),
+    Flag::bool("logSourceLocation", "Log file and function of each line"),
+    Flag::text("rebootstrapDelay", "How long a server must be unknown before a re-bootstrap"),
+    Flag::text("rebootstrapMode", "Never, auto or always"),
+    Flag::text("serverAddress", "Name or address of the server"),
+    Flag::integer("serverPort", "Port of the server"),
+    Flag::text("socketPath", "Socket of the Workload API"),
+    Flag::text("trustBundle", "File with the CA certificates of the server"),
+    Flag::text("trustBundleFormat", "Pem or spiffe"),
+    Flag::text("trustBundleUrl", "URL of the CA certificates of the server"),
+    Flag::text("trustDomain", "Trust domain of this agent"),
+    Flag::text("umask", "Has no effect").former(),
+];
+
+fn run_flags(values: &Values) -> RunFlags {
+    let text = |name| values.given_text(name).map(str::to_owned);
+    RunFlags {
+        config: values.given_text("config").map(Into::into),
+        expand_env: values.bool("expandEnv"),
+        allow_unauthenticated_verifiers: values.bool("allowUnauthenticatedVerifiers"),
+        data_dir: text("dataDir"),
+        disable_sds_api: values.bool("disableSDSAPI"),
+        disable_workload_api: values.bool("disableWorkloadAPI"),
+        insecure_bootstrap: values.bool("insecureBootstrap"),
+        join_token: text("joinToken").map(Into::into),
+        join_token_file: text("joinTokenFile"),
+        log_file: text("logFile"),
+        log_format: text("logFormat"),
+        log_level: text("logLevel"),
+        log_source_location: values.bool("logSourceLocation"),
+        rebootstrap_delay: text("rebootstrapDelay"),
+        rebootstrap_mode: text("rebootstrapMode"),
+        server_address: text("serverAddress"),
+        server_port: values.is_given("serverPort").then(|| values.integer("serverPort")),
+        socket_path: text("socketPath"),
+        trust_bundle: text("trustBundle"),
+        trust_bundle_format: text("trustBundleFormat"),
+        trust_bundle_url: text("trustBundleUrl"),
+        trust_domain: text("trustDomain"),
+        umask: text("umask"),
+    }
+}
+
+fn validate(values: &Values) -> ExitCode {
+    let lists = PluginLists {
+        key_managers: KEY_MANAGERS,
+        node_attestors: EVIDENCE_SOURCES,
+        workload_attestors: WORKLOAD_ATTESTORS,
+    };
+    let verdict = config::validate(&run_flags(values), lists);
+    print_error(&verdict.stderr);
+    ExitCode::from(u8::from(print(&verdict.stdout).is_err() || !verdict.valid))
+}
+
+fn run(values: &Values) -> ExitCode {
+    let loaded = match config::load(&run_flags(values)) {
+        Ok(loaded) => loaded,
+        Err(error) => return refuse(&error),
+    };
+    let logger = match Logger::start(loaded.config.log.clone()) {
+        Ok(logger) => logger,
+        Err(error) => return refuse(&error),
+    };
+    for warning in &loaded.warnings {
+        warning.log();
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!(%error, "Agent crashed");
+            return ExitCode::FAILURE;
+        }
+    };
+    let ended = runtime.block_on(app::run(loaded.config, logger));
+    runtime.shutdown_background();
+    match ended {
+        Ok(()) => {
+            tracing::info!("Agent stopped gracefully");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            tracing::error!(%error, "Agent crashed");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn refuse(error: &dyn std::error::Error) -> ExitCode {
+    print_error(&format!("{error}\n"));
+    ExitCode::FAILURE
+}
