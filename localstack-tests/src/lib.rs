@@ -4,6 +4,7 @@
 //! The machine is a Debian or Ubuntu with Rust, Python 3, OpenSSL and root. What is missing is
 //! named in the error, with the package that brings it.
 
+pub mod agent;
 pub mod binaries;
 pub mod folder;
 pub mod load;
@@ -11,6 +12,7 @@ pub mod process;
 pub mod server;
 pub mod user;
 
+pub use agent::{Agent, AgentFile};
 pub use folder::Folder;
 pub use process::Process;
 pub use server::{Server, ServerFile};

@@ -7,6 +7,13 @@ use std::process::Command;
 
 use anyhow::{Context, ensure};
 use hyper_util::rt::TokioIo;
+use spire_core::bundle::certificate_pem;
+use spire_core::wire::agent::CreateJoinTokenRequest;
+use spire_core::wire::agent::agent_client::AgentClient;
+use spire_core::wire::bundle::GetBundleRequest;
+use spire_core::wire::bundle::bundle_client::BundleClient;
+use spire_core::wire::entry::BatchCreateEntryRequest;
+use spire_core::wire::entry::entry_client::EntryClient;
 use spire_core::wire::types::{self, Selector, Spiffeid};
 use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint};
@@ -148,6 +155,45 @@ plugins {{
     pub async fn connect(&self) -> anyhow::Result<Channel> {
         connect(&self.socket).await
     }
+
+    /// The trust domain's CA certificates in PEM.
+    ///
+    /// # Errors
+    /// When the server does not answer.
+    pub async fn bundle_pem(&self) -> anyhow::Result<String> {
+        let mut client = BundleClient::new(self.connect().await?);
+        let bundle = client.get_bundle(GetBundleRequest::default()).await?.into_inner();
+        Ok(bundle.x509_authorities.iter().map(|one| certificate_pem(&one.asn1)).collect())
+    }
+
+    /// A token for one agent, whose path in the trust domain is [`agent_path`].
+    ///
+    /// # Errors
+    /// When the server refuses.
+    pub async fn join_token(&self) -> anyhow::Result<String> {
+        let request = CreateJoinTokenRequest { ttl: 600, ..Default::default() };
+        let mut client = AgentClient::new(self.connect().await?);
+        Ok(client.create_join_token(request).await?.into_inner().value)
+    }
+
+    /// Creates `entry` and returns it as the server keeps it.
+    ///
+    /// # Errors
+    /// When the server refuses.
+    pub async fn create_entry(&self, entry: types::Entry) -> anyhow::Result<types::Entry> {
+        let request = BatchCreateEntryRequest { entries: vec![entry], output_mask: None };
+        let mut client = EntryClient::new(self.connect().await?);
+        let mut results = client.batch_create_entry(request).await?.into_inner().results;
+        let result = results.pop().context("an answer without a result")?;
+        let status = result.status.unwrap_or_default();
+        ensure!(status.code == 0, "cannot create the entry: {}", status.message);
+        result.entry.context("a result without an entry")
+    }
+}
+
+/// The path of the agent that attests with `token`.
+pub fn agent_path(token: &str) -> String {
+    format!("/spire/agent/join_token/{token}")
 }
 
 async fn run(command: &mut Command) -> anyhow::Result<Process> {

@@ -4,3 +4,5 @@
 mod hostile;
 mod kill;
 mod mistakes;
+mod quick_start;
+mod rotation;
