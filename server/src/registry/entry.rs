@@ -7,7 +7,7 @@ use spire_core::selector::{RequiredSelectors, Selector};
 use spire_core::wire::convert::{EntryView, IdView};
 use uuid::Uuid;
 
-use super::packing::{Packer, Unpacker, long, short};
+use super::packing::{Packer, Texts, Unpacker, long, short};
 use super::snapshot::Snapshot;
 
 const ADMIN: u8 = 1;
@@ -64,7 +64,10 @@ fn canonical_uuid(text: &str) -> Option<Uuid> {
     (hyphenated(uuid, &mut Uuid::encode_buffer()) == text).then_some(uuid)
 }
 
-fn hyphenated(uuid: Uuid, buffer: &mut [u8; 45]) -> &str {
+/// Room for an id that is kept as a UUID; made by [`Uuid::encode_buffer`].
+pub type IdBuffer = [u8; 45];
+
+fn hyphenated(uuid: Uuid, buffer: &mut IdBuffer) -> &str {
     uuid.hyphenated().encode_lower(buffer)
 }
 
@@ -104,21 +107,29 @@ impl<'a> EntryRef<'a> {
         rest.timestamp()
     }
 
-    /// All of it, read in place. Its selectors are in order of their bytes.
-    pub fn view(&self) -> EntryView<'a> {
+    /// All of it, read in place. Its selectors are in order of their bytes; its id may be written
+    /// to `buffer`.
+    pub fn view<'b>(&self, buffer: &'b mut IdBuffer) -> EntryView<'b, Texts<'b>>
+    where
+        'a: 'b,
+    {
         let flags = self.record[0];
-        let id = |short| id_view(short, self.snapshot.trust_domain());
-        let mut rest = self.after_id();
-        let spiffe_id = id(rest.text());
-        let selectors = rest.texts().collect();
+        let id_view = |short| id_view(short, self.snapshot.trust_domain());
+        let mut rest = self.after_group();
+        // In the order in which they were packed.
+        let (revision_number, created_at) = (rest.signed(), rest.timestamp());
+        let id = match flags & UUID {
+            0 => rest.text(),
+            _ => hyphenated(Uuid::from_bytes(rest.array()), buffer),
+        };
+        let (spiffe_id, selectors) = (id_view(rest.text()), rest.texts());
         let (x509_svid_ttl, jwt_svid_ttl) = (rest.integer() as u32, rest.integer() as u32);
         let expires_at = (flags & EXPIRES != 0).then(|| rest.timestamp());
-        let federates_with = rest.texts().collect();
-        let dns_names = rest.texts().collect();
+        let (federates_with, dns_names) = (rest.texts(), rest.texts());
         EntryView {
-            id: self.with_id(|id| id.to_owned()).into(),
+            id,
             spiffe_id,
-            parent_id: id(self.snapshot.group_name(self.group())),
+            parent_id: id_view(self.snapshot.group_name(self.group())),
             selectors,
             x509_svid_ttl,
             jwt_svid_ttl,
@@ -129,8 +140,8 @@ impl<'a> EntryRef<'a> {
             store_svid: flags & STORE_SVID != 0,
             expires_at,
             hint: rest.text(),
-            revision_number: self.revision_number(),
-            created_at: self.created_at(),
+            revision_number,
+            created_at,
             attributes: (flags & ATTRIBUTES != 0).then_some(AdditionalAttributes {
                 disable_x509_svid_prefetch: flags & NO_PREFETCH != 0,
                 jwt_svid_include_jti: flags & JTI != 0,
@@ -141,12 +152,13 @@ impl<'a> EntryRef<'a> {
     /// All of it.
     pub fn to_entry(&self) -> Entry {
         let trust_domain = self.snapshot.trust_domain();
-        let view = self.view();
-        let selectors = view.selectors.iter().map(|text| text.parse().expect("as packed"));
-        let domains = view.federates_with.iter().map(|name| name.parse().expect("as packed"));
-        let names = view.dns_names.iter().map(|name| name.parse().expect("as packed"));
+        let mut buffer = Uuid::encode_buffer();
+        let view = self.view(&mut buffer);
+        let selectors = view.selectors.map(|text| text.parse().expect("as packed"));
+        let domains = view.federates_with.map(|name| name.parse().expect("as packed"));
+        let names = view.dns_names.map(|name| name.parse().expect("as packed"));
         Entry {
-            id: self.id(),
+            id: view.id.parse().expect("ids were packed from ids"),
             spiffe_id: long(self.after_id().text(), trust_domain),
             parent_id: long(self.snapshot.group_name(self.group()), trust_domain),
             selectors: RequiredSelectors::new(selectors).expect("packed from a set with members"),
@@ -184,7 +196,7 @@ impl<'a> EntryRef<'a> {
     pub(super) fn selector_texts(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
         let mut rest = self.after_id();
         rest.text_bytes();
-        rest.texts_bytes()
+        rest.texts().bytes()
     }
 
     fn after_group(&self) -> Unpacker<'a> {

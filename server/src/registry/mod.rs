@@ -24,8 +24,9 @@ use tokio::sync::watch;
 use crate::store::Revision;
 
 pub use draft::Draft;
-pub use entry::EntryRef;
+pub use entry::{EntryRef, IdBuffer};
 pub use node::NodeRef;
+pub use packing::Texts;
 pub use snapshot::{Near, Snapshot, Version};
 
 /// The present snapshot, and word of each that replaces it.

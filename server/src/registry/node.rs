@@ -85,6 +85,7 @@ impl<'a> NodeRef<'a> {
 
     /// Its selectors' texts in order.
     pub(super) fn selector_texts(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
-        self.selectors.texts_bytes()
+        let mut selectors = self.selectors;
+        selectors.texts().bytes()
     }
 }

@@ -124,20 +124,42 @@ impl<'a> Unpacker<'a> {
         self.raw(count)
     }
 
-    pub(super) fn texts(&mut self) -> impl Iterator<Item = &'a str> + use<'a, '_> {
+    /// Texts that are read later; they are passed over.
+    pub(super) fn texts(&mut self) -> Texts<'a> {
         let count = self.integer();
-        (0..count).map(|_| self.text())
-    }
-
-    /// Texts that are only compared.
-    pub(super) fn texts_bytes(mut self) -> impl Iterator<Item = &'a [u8]> {
-        let count = self.integer();
-        (0..count).map(move |_| self.text_bytes())
+        let texts = Texts { count, rest: *self };
+        for _ in 0..count {
+            self.text_bytes();
+        }
+        texts
     }
 
     pub(super) fn timestamp(&mut self) -> Timestamp {
         let (second, nanosecond) = (self.signed(), self.signed());
         Timestamp::new(second, nanosecond as i32).expect("times were packed from times")
+    }
+}
+
+/// Some texts of a record.
+#[derive(Debug, Clone, Copy)]
+pub struct Texts<'a> {
+    count: u64,
+    rest: Unpacker<'a>,
+}
+
+impl<'a> Texts<'a> {
+    /// For comparing alone.
+    pub(super) fn bytes(mut self) -> impl Iterator<Item = &'a [u8]> {
+        (0..self.count).map(move |_| self.rest.text_bytes())
+    }
+}
+
+impl<'a> Iterator for Texts<'a> {
+    type Item = &'a str;
+
+    fn next(&mut self) -> Option<&'a str> {
+        self.count = self.count.checked_sub(1)?;
+        Some(self.rest.text())
     }
 }
 

@@ -208,7 +208,7 @@ impl Model {
             assert_eq!(authorized.len(), expected.len(), "{agent_id}");
             for entry in &authorized {
                 let mut bytes = Vec::new();
-                entry.view().encode(None, &mut bytes);
+                entry.view(&mut uuid::Uuid::encode_buffer()).encode(None, &mut bytes);
                 assert_eq!(received_encoded(bytes.into()).unwrap(), entry.to_entry());
             }
             let found = authorized.iter().map(|entry| (entry.id(), entry.to_entry())).collect();

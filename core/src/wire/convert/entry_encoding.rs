@@ -1,31 +1,28 @@
 //! Writes an entry as protobuf straight from the vocabulary, for answers that carry hundreds of
 //! entries again and again. The bytes are those that [`sent`](super::entry::sent) encodes to.
 
-use std::borrow::Cow;
-
 use bytes::BufMut;
 use jiff::Timestamp;
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
 
 use super::entry::{ALL_FIELDS, rounded_seconds, seconds_on_wire};
-use crate::entry::{AdditionalAttributes, DnsName, Entry};
-use crate::id::{SpiffeId, TrustDomain};
-use crate::selector::Selector;
+use crate::entry::AdditionalAttributes;
+use crate::id::SpiffeId;
 use crate::wire::types::EntryMask;
 
-/// An entry as it is read in place, wherever it lies.
+/// An entry as it is read in place, wherever it lies. `T` walks the texts of a list.
 #[derive(Debug, Clone)]
 #[expect(missing_docs, reason = "the fields are those of an entry")]
-pub struct EntryView<'e> {
-    pub id: Cow<'e, str>,
+pub struct EntryView<'e, T> {
+    pub id: &'e str,
     pub spiffe_id: IdView<'e>,
     pub parent_id: IdView<'e>,
     /// Each as `type:value`, in any order.
-    pub selectors: Vec<&'e str>,
+    pub selectors: T,
     pub x509_svid_ttl: u32,
     pub jwt_svid_ttl: u32,
-    pub federates_with: Vec<&'e str>,
-    pub dns_names: Vec<&'e str>,
+    pub federates_with: T,
+    pub dns_names: T,
     pub admin: bool,
     pub downstream: bool,
     pub store_svid: bool,
@@ -50,35 +47,12 @@ impl<'e> From<&'e SpiffeId> for IdView<'e> {
     }
 }
 
-impl<'e> From<&'e Entry> for EntryView<'e> {
-    fn from(entry: &'e Entry) -> Self {
-        Self {
-            id: entry.id.as_str().into(),
-            spiffe_id: (&entry.spiffe_id).into(),
-            parent_id: (&entry.parent_id).into(),
-            selectors: entry.selectors.iter().map(Selector::as_str).collect(),
-            x509_svid_ttl: entry.x509_svid_ttl,
-            jwt_svid_ttl: entry.jwt_svid_ttl,
-            federates_with: entry.federates_with.iter().map(TrustDomain::as_str).collect(),
-            dns_names: entry.dns_names.iter().map(DnsName::as_str).collect(),
-            admin: entry.admin,
-            downstream: entry.downstream,
-            store_svid: entry.store_svid,
-            expires_at: entry.expires_at,
-            hint: entry.hint.as_str(),
-            revision_number: entry.revision_number,
-            created_at: entry.created_at,
-            attributes: entry.attributes,
-        }
-    }
-}
-
-impl EntryView<'_> {
+impl<'e, T: Iterator<Item = &'e str>> EntryView<'e, T> {
     /// Appends to `buffer` the fields that `mask` names, or all without a mask; the id always.
-    pub fn encode(&self, mask: Option<&EntryMask>, buffer: &mut impl BufMut) {
+    pub fn encode(self, mask: Option<&EntryMask>, buffer: &mut impl BufMut) {
         let mask = mask.unwrap_or(&ALL_FIELDS);
         let mut sink = Bytes(buffer);
-        sink.text(1, &self.id);
+        sink.text(1, self.id);
         if mask.spiffe_id {
             sink.pair(2, self.spiffe_id.trust_domain, self.spiffe_id.path);
         }
@@ -86,7 +60,7 @@ impl EntryView<'_> {
             sink.pair(3, self.parent_id.trust_domain, self.parent_id.path);
         }
         if mask.selectors {
-            for (kind, value) in self.selectors.iter().filter_map(|text| text.split_once(':')) {
+            for (kind, value) in self.selectors.filter_map(|text| text.split_once(':')) {
                 sink.pair(4, kind, value);
             }
         }
@@ -94,7 +68,7 @@ impl EntryView<'_> {
             sink.number(5, i64::from(seconds_on_wire(self.x509_svid_ttl)));
         }
         if mask.federates_with {
-            self.federates_with.iter().for_each(|domain| sink.text(6, domain));
+            self.federates_with.for_each(|domain| sink.text(6, domain));
         }
         sink.number(7, i64::from(mask.admin && self.admin));
         sink.number(8, i64::from(mask.downstream && self.downstream));
@@ -102,7 +76,7 @@ impl EntryView<'_> {
             sink.number(9, super::seconds(self.expires_at));
         }
         if mask.dns_names {
-            self.dns_names.iter().for_each(|name| sink.text(10, name));
+            self.dns_names.for_each(|name| sink.text(10, name));
         }
         if mask.revision_number {
             sink.number(11, self.revision_number);
@@ -167,7 +141,9 @@ mod tests {
     use prost::Message;
 
     use super::*;
-    use crate::selector::RequiredSelectors;
+    use crate::entry::{DnsName, Entry};
+    use crate::id::TrustDomain;
+    use crate::selector::{RequiredSelectors, Selector};
     use crate::wire::convert::entry::sent;
 
     prop_compose! {
@@ -208,6 +184,28 @@ mod tests {
         }
     }
 
+    fn view(entry: &Entry) -> EntryView<'_, std::vec::IntoIter<&str>> {
+        let domains = entry.federates_with.iter().map(TrustDomain::as_str);
+        EntryView {
+            id: entry.id.as_str(),
+            spiffe_id: (&entry.spiffe_id).into(),
+            parent_id: (&entry.parent_id).into(),
+            selectors: Vec::from_iter(entry.selectors.iter().map(Selector::as_str)).into_iter(),
+            x509_svid_ttl: entry.x509_svid_ttl,
+            jwt_svid_ttl: entry.jwt_svid_ttl,
+            federates_with: Vec::from_iter(domains).into_iter(),
+            dns_names: Vec::from_iter(entry.dns_names.iter().map(DnsName::as_str)).into_iter(),
+            admin: entry.admin,
+            downstream: entry.downstream,
+            store_svid: entry.store_svid,
+            expires_at: entry.expires_at,
+            hint: entry.hint.as_str(),
+            revision_number: entry.revision_number,
+            created_at: entry.created_at,
+            attributes: entry.attributes,
+        }
+    }
+
     fn mask_of(bits: u16) -> EntryMask {
         let bit = |number: u16| bits >> number & 1 == 1;
         EntryMask {
@@ -234,7 +232,7 @@ mod tests {
         fn the_bytes_are_those_of_the_message(entry in entries(), bits in any::<u16>()) {
             let mask = mask_of(bits);
             let mut bytes = Vec::new();
-            EntryView::from(&entry).encode(Some(&mask), &mut bytes);
+            view(&entry).encode(Some(&mask), &mut bytes);
             prop_assert_eq!(bytes, sent(&entry, Some(&mask)).encode_to_vec());
         }
     }
@@ -244,7 +242,7 @@ mod tests {
         let mut runner = proptest::test_runner::TestRunner::deterministic();
         let entry = entries().new_tree(&mut runner).unwrap().current();
         let mut bytes = Vec::new();
-        EntryView::from(&entry).encode(None, &mut bytes);
+        view(&entry).encode(None, &mut bytes);
         assert_eq!(bytes, sent(&entry, None).encode_to_vec());
     }
 }

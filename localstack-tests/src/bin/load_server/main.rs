@@ -13,7 +13,7 @@ mod world;
 
 use anyhow::Result;
 use clap::Parser;
-use spire_localstack_tests::load::{Table, Times, drive};
+use spire_localstack_tests::load::{Process, Table, Times, drive};
 
 use calls::{BATCH, Calls};
 use world::World;
@@ -73,42 +73,61 @@ async fn attest(flags: &Flags, costs: &mut Table) -> Result<()> {
     for _ in 0..flags.attestations {
         candidates.push(world.candidate().await?);
     }
-    let before = world.process.cpu()?;
-    let attested = drive(flags.attestations, flags.parallel, async |number| {
-        candidates[number].attest(&world).await.map(drop)
-    });
-    let times = attested.await?;
-    let cpu = world.process.cpu()? - before;
-    costs.add_calls("attestation by join token, new connection", &times, 1, cpu);
+    let mut meter = Meter { process: &world.process, costs, parallel: flags.parallel };
+    let what = "attestation by join token, new connection";
+    let attest = async |number: usize| candidates[number].attest(&world).await.map(drop);
+    meter.measure(what, flags.attestations, attest).await?;
     world.process.stop()
 }
 
 /// Entries are made; agents ask for them and have SVIDs signed, over open connections.
 async fn call(flags: &Flags, world: &World, calls: &Calls, costs: &mut Table) -> Result<()> {
-    let Flags { calls: count, parallel, .. } = *flags;
+    let count = flags.calls;
     let holders = (flags.entries / BATCH).min(flags.agents);
+    let mut meter = Meter { process: &world.process, costs, parallel: 1 };
+    let create = async |_| calls.create().await;
+    meter.measure_batches("entry created, 100 in a call", holders, BATCH, create).await?;
 
-    let before = world.process.cpu()?;
-    let times = drive(holders, 1, async |_| calls.create().await).await?;
-    let cpu = world.process.cpu()? - before;
-    costs.add_calls("entry created, 100 in a call", &times, BATCH, cpu);
-
+    meter.parallel = flags.parallel;
     // Every agent's connection is made before anything is counted on it.
-    drive(flags.agents, parallel, async |number| calls.sync(number).await).await?;
+    drive(flags.agents, flags.parallel, async |number| calls.sync(number).await).await?;
+    let sync = async |number: usize| calls.sync(number % holders).await;
+    meter.measure("sync of 100 unchanged entries", count, sync).await?;
+    let sign = async |number| calls.sign_x509(number).await;
+    meter.measure("X.509-SVID, one in a call", count, sign).await?;
+    let sign = async |number| calls.sign_jwt(number).await;
+    meter.measure("JWT-SVID", count, sign).await
+}
 
-    let before = world.process.cpu()?;
-    let times = drive(count, parallel, async |number| calls.sync(number % holders).await).await?;
-    let cpu = world.process.cpu()? - before;
-    costs.add_calls("sync of 100 unchanged entries", &times, 1, cpu);
+/// Drives calls and takes down what they cost the server.
+struct Meter<'m> {
+    process: &'m Process,
+    costs: &'m mut Table,
+    parallel: usize,
+}
 
-    let before = world.process.cpu()?;
-    let times = drive(count, parallel, async |number| calls.sign_x509(number).await).await?;
-    let cpu = world.process.cpu()? - before;
-    costs.add_calls("X.509-SVID, one in a call", &times, 1, cpu);
+impl Meter<'_> {
+    async fn measure(
+        &mut self,
+        what: &str,
+        count: usize,
+        call: impl AsyncFn(usize) -> Result<()>,
+    ) -> Result<()> {
+        self.measure_batches(what, count, 1, call).await
+    }
 
-    let before = world.process.cpu()?;
-    let times = drive(count, parallel, async |number| calls.sign_jwt(number).await).await?;
-    let cpu = world.process.cpu()? - before;
-    costs.add_calls("JWT-SVID", &times, 1, cpu);
-    Ok(())
+    /// The same for calls that do `each` things apiece.
+    async fn measure_batches(
+        &mut self,
+        what: &str,
+        count: usize,
+        each: usize,
+        call: impl AsyncFn(usize) -> Result<()>,
+    ) -> Result<()> {
+        eprintln!("{what}: {count} calls");
+        let before = self.process.cpu()?;
+        let times = drive(count, self.parallel, call).await?;
+        self.costs.add_calls(what, &times, each, self.process.cpu()? - before);
+        Ok(())
+    }
 }

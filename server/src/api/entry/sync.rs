@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt};
 use spire_core::grpc::restate;
 use spire_core::id::SpiffeId;
@@ -15,6 +15,7 @@ use spire_core::wire::SyncAuthorizedEntriesResponse as Answer;
 use spire_core::wire::entry::{EntryRevision, SyncAuthorizedEntriesRequest};
 use spire_core::wire::types::EntryMask;
 use tonic::{Response, Status, Streaming};
+use uuid::Uuid;
 
 use crate::registry::{EntryRef, Snapshot};
 
@@ -23,6 +24,9 @@ pub(super) type Answers = BoxStream<'static, Result<Answer, Status>>;
 
 /// How long an agent may take for its next question.
 const NEXT_QUESTION: Duration = REMOTE_CALL;
+
+/// Room for most encoded entries.
+const USUAL_BYTES: usize = 256;
 
 /// Reads the first question and answers it, and those that follow.
 pub(super) async fn answer(
@@ -100,12 +104,16 @@ async fn next(
 
 /// Encodes entries one after the other into shared memory.
 fn encode<'a>(entries: impl Iterator<Item = EntryRef<'a>>, mask: Option<&EntryMask>) -> Vec<Bytes> {
-    let mut buffer = BytesMut::new();
-    let entries = entries.map(|entry| {
-        entry.view().encode(mask, &mut buffer);
-        buffer.split().freeze()
-    });
-    entries.collect()
+    let count = entries.size_hint().0;
+    let mut encoded = Vec::with_capacity(count * USUAL_BYTES);
+    let mut ends = Vec::with_capacity(count);
+    for entry in entries {
+        entry.view(&mut Uuid::encode_buffer()).encode(mask, &mut encoded);
+        ends.push(encoded.len());
+    }
+    let encoded = Bytes::from(encoded);
+    let starts = std::iter::once(0).chain(ends.iter().copied());
+    starts.zip(&ends).map(|(start, end)| encoded.slice(start..*end)).collect()
 }
 
 fn revision(entry: &EntryRef<'_>) -> EntryRevision {
