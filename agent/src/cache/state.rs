@@ -209,7 +209,8 @@ impl State {
     }
 
     /// Tells the callers of one group what they have now, where that differs from what they know.
-    /// While an SVID is being signed they are told nothing, unless they have lost an identity.
+    /// While an SVID is being signed they are told nothing, unless they know of an identity that
+    /// they have lost; where nothing is left of what they know, they and those to come wait.
     fn publish(&mut self, found: &BTreeSet<Selector>, now: Timestamp) {
         let Some(group) = self.groups.get(found) else { return };
         let entitled = with_unique_hints(&group.matching);
@@ -224,18 +225,16 @@ impl State {
                 Availability::Refused => {}
             }
         }
-        if identities.is_empty() && !entitled.is_empty() {
-            return;
-        }
         let known = group.published.borrow().clone();
-        let lost_one = || {
-            known.as_ref().is_some_and(|known| {
-                let still = |it: &Identity| entitled.iter().any(|entry| entry.id == it.entry.id);
-                !known.identities.iter().all(still)
-            })
-        };
-        if pending && !lost_one() {
-            return;
+        let nothing_yet = identities.is_empty() && !entitled.is_empty();
+        if nothing_yet || pending {
+            if known.as_ref().is_none_or(|known| known.is_earned_by(&entitled)) {
+                return;
+            }
+            if nothing_yet {
+                group.published.send_replace(None);
+                return;
+            }
         }
         let update = self.shared.find(&identities).unwrap_or_else(|| {
             let bundles = self.bundles_of(identities.iter().map(|identity| &identity.entry));

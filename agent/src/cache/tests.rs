@@ -112,6 +112,46 @@ fn a_lost_identity_is_told_at_once_even_while_another_is_signed() {
 }
 
 #[test]
+fn a_lost_identity_is_not_told_to_new_callers_while_the_only_other_one_is_signed() {
+    let node = Node::new(10);
+    let found = selectors(&["unix:uid:1"]);
+    node.authorize([entry("a", &["unix:uid:1"])]);
+    node.sign(10);
+    let mut before = node.cache.subscribe(&found);
+    assert_eq!(ids(&now(before.next()).unwrap()), ["a"]);
+
+    let b = entry("b", &["unix:uid:1"]);
+    node.authorize([b.clone()]);
+    let mut after = node.cache.subscribe(&found);
+    assert!(now(after.next()).is_none() && now(before.next()).is_none());
+    node.sign(10);
+    assert_eq!(ids(&now(after.next()).unwrap()), ["b"]);
+    assert_eq!(ids(&now(before.next()).unwrap()), ["b"]);
+
+    let mut renamed = b;
+    renamed.spiffe_id = entry("c", &["unix:uid:1"]).spiffe_id;
+    renamed.revision_number = 1;
+    node.authorize([renamed.clone()]);
+    let mut last = node.cache.subscribe(&found);
+    assert!(now(last.next()).is_none(), "the SVID that is held names its old id");
+    node.sign(10);
+    assert_eq!(now(last.next()).unwrap().identities[0].svid.svid.id, renamed.spiffe_id);
+}
+
+#[test]
+fn a_caller_that_has_just_earned_its_first_identity_waits_for_it() {
+    let node = Node::new(10);
+    let found = selectors(&["unix:uid:1"]);
+    let mut before = node.cache.subscribe(&found);
+    assert!(now(before.next()).unwrap().identities.is_empty());
+    node.authorize([entry("a", &["unix:uid:1"])]);
+    let mut after = node.cache.subscribe(&found);
+    assert!(now(after.next()).is_none());
+    node.sign(10);
+    assert_eq!(ids(&now(after.next()).unwrap()), ["a"]);
+}
+
+#[test]
 fn of_entries_with_one_hint_the_oldest_is_served() {
     let node = Node::new(10);
     let mut entries = ["a", "b", "c", "d"].map(|id| entry(id, &["unix:uid:1"]));

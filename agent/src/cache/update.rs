@@ -73,6 +73,17 @@ impl Update {
         self.identities.iter().any(|identity| identity.svid.svid.expires_at <= now)
     }
 
+    /// Whether callers with the entries `entitled` may still have it: it has identities, and each
+    /// is one of theirs.
+    pub(super) fn is_earned_by(&self, entitled: &[Arc<Entry>]) -> bool {
+        let is_theirs = |known: &Identity| {
+            entitled.iter().any(|entry| {
+                entry.id == known.entry.id && entry.spiffe_id == known.entry.spiffe_id //
+            })
+        };
+        !self.identities.is_empty() && self.identities.iter().all(is_theirs)
+    }
+
     /// Whether a caller that has this one learns nothing from `other`.
     pub(super) fn says_the_same_as(&self, other: &Self) -> bool {
         let same = |(one, other): (&Identity, &Identity)| {
