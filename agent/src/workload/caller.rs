@@ -1,12 +1,15 @@
 //! Who is at the other end of a Unix socket, held fast so that no other process can take the
 //! place of the one that connected.
 
-use std::fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::{fs, io};
 
+use nix::errno::Errno;
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::PeerPidfd;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, getegid, geteuid, getpid, pidfd_open};
 use spire_core::workload::Process;
@@ -34,35 +37,27 @@ pub enum CallerError {
         /// Its id.
         pid: u32,
         /// The kernel's answer.
-        source: rustix::io::Errno,
+        source: io::Error,
     },
 }
 
 impl Caller {
     /// The process at the other end of `stream`.
     ///
-    /// A pid alone can be reused between the connection and this call, so the process that has
-    /// it must belong to the user that the kernel noted when the connection was made; from here
-    /// on a pidfd stands for that very process.
-    ///
     /// # Errors
     /// [`CallerError`].
     pub fn of(stream: &UnixStream) -> Result<Self, CallerError> {
         let peer = stream.peer_cred().map_err(|_| CallerError::Unknown)?;
-        let raw = peer.pid().filter(|pid| *pid > 0).ok_or(CallerError::Unknown)?;
-        let pid = raw.unsigned_abs();
-        let named = Pid::from_raw(raw).ok_or(CallerError::Unknown)?;
-        let pin = pidfd_open(named, PidfdFlags::empty()).map_err(|source| match source {
-            rustix::io::Errno::SRCH => CallerError::Gone(pid),
-            source => CallerError::System { pid, source },
-        })?;
+        let pid = peer.pid().and_then(|pid| u32::try_from(pid).ok()).filter(|pid| *pid > 0);
+        let pid = pid.ok_or(CallerError::Unknown)?;
         let process = Process { pid, uid: peer.uid(), gid: peer.gid() };
+        let pin = match getsockopt(stream, PeerPidfd) {
+            Ok(pin) => pin,
+            Err(Errno::ENOPROTOOPT) => pin_by_id(&process)?, // Linux before 6.5
+            Err(Errno::ESRCH | Errno::EINVAL) => return Err(CallerError::Gone(pid)),
+            Err(error) => return Err(CallerError::System { pid, source: error.into() }),
+        };
         let caller = Self { process, pin: Arc::new(pin) };
-        let owner = fs::metadata(proc_folder(pid)).map_err(|_| CallerError::Gone(pid))?;
-        // Root owns the folder of a process that may not be inspected (set-user-id and the like).
-        if owner.uid() != process.uid && owner.uid() != 0 {
-            return Err(CallerError::Gone(pid));
-        }
         caller.check()?;
         Ok(caller)
     }
@@ -74,7 +69,7 @@ impl Caller {
     pub fn this_process() -> Result<Self, CallerError> {
         let pid = std::process::id();
         let pin = pidfd_open(getpid(), PidfdFlags::empty())
-            .map_err(|source| CallerError::System { pid, source })?;
+            .map_err(|error| CallerError::System { pid, source: error.into() })?;
         let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
         Ok(Self { process: Process { pid, uid, gid }, pin: Arc::new(pin) })
     }
@@ -95,9 +90,26 @@ impl Caller {
         match poll(&mut watched, Some(&at_once)) {
             Ok(0) => Ok(()),
             Ok(_) => Err(CallerError::Gone(pid)),
-            Err(source) => Err(CallerError::System { pid, source }),
+            Err(error) => Err(CallerError::System { pid, source: error.into() }),
         }
     }
+}
+
+/// A pidfd of the process that has the id now. The id may have been reused since the connection
+/// was made, so that it must belong to the user that the kernel noted then.
+fn pin_by_id(process: &Process) -> Result<OwnedFd, CallerError> {
+    let pid = process.pid;
+    let named = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(CallerError::Unknown)?;
+    let pin = pidfd_open(named, PidfdFlags::empty()).map_err(|error| match error {
+        rustix::io::Errno::SRCH => CallerError::Gone(pid),
+        error => CallerError::System { pid, source: error.into() },
+    })?;
+    let owner = fs::metadata(proc_folder(pid)).map_err(|_| CallerError::Gone(pid))?;
+    // Root owns the folder of a process that may not be inspected (set-user-id and the like).
+    if owner.uid() != process.uid && owner.uid() != 0 {
+        return Err(CallerError::Gone(pid));
+    }
+    Ok(pin)
 }
 
 /// The folder in which the kernel shows a process; `HOST_PROC` moves the mount point.
@@ -140,9 +152,11 @@ mod tests {
         let caller = Caller::of(&stream).unwrap();
         assert_eq!(caller.process().pid, child.id());
         assert!(caller.check().is_ok());
+        assert!(pin_by_id(caller.process()).is_ok());
         drop(child.stdin.take());
         child.wait().unwrap();
         assert!(matches!(caller.check(), Err(CallerError::Gone(_))));
-        assert!(Caller::of(&stream).is_err());
+        assert!(matches!(Caller::of(&stream), Err(CallerError::Gone(_))));
+        assert!(matches!(pin_by_id(caller.process()), Err(CallerError::Gone(_))));
     }
 }
