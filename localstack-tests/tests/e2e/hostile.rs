@@ -80,7 +80,9 @@ sys.stdin.read()";
         .stdout(Stdio::piped())
         .spawn()
         .expect("python3 runs (apt-get install python3)");
-    other.stdout.take().unwrap().read_exact(&mut [0; 6]).unwrap();
+    // Open until the end: Python dies where its line finds no reader, and the lock goes with it.
+    let mut told = other.stdout.take().unwrap();
+    told.read_exact(&mut [0; 6]).unwrap();
     let refused = create(&mut client, entry("/spire/server", "/during", "unix:uid:0")).await;
     assert_eq!(refused.unwrap_err().code(), Code::Unavailable);
     server.process().logged(TROUBLE).await.unwrap();
@@ -88,6 +90,7 @@ sys.stdin.read()";
 
     drop(other.stdin.take());
     assert!(other.wait().unwrap().success());
+    drop(told);
     create(&mut client, entry("/spire/server", "/after", "unix:uid:0")).await.unwrap();
     assert_eq!(count_entries(&mut client).await, 2);
     server.process().stop().await.unwrap();
