@@ -154,6 +154,21 @@ async fn wl_35_37_38_41_id_26_tokens_are_checked_and_shown() {
 }
 
 #[tokio::test]
+async fn claims_of_other_domains_that_the_operator_allows_are_shown() {
+    let node = Node::start_with(|parts| {
+        parts.allowed_foreign_jwt_claims = BTreeSet::from(["iss".to_owned()]);
+    })
+    .await;
+    let partner = Authority::new("partner.org").await;
+    node.federate([partner.bundle()]);
+    node.authorize([federated_with("partner.org", entry("/w"))]).await;
+    let token = partner.token("/w", &["a"], node.clock.now()).await;
+    let valid = validate(&mut node.client().await, "a", &token).await.unwrap();
+    let claims: BTreeSet<_> = valid.claims.unwrap().fields.into_keys().collect();
+    assert_eq!(claims, BTreeSet::from(["aud", "exp", "iss", "sub"].map(String::from)));
+}
+
+#[tokio::test]
 async fn wl_40_tokens_of_domains_that_the_caller_does_not_know_are_refused() {
     let node = Node::start().await;
     let partner = Authority::new("partner.org").await;

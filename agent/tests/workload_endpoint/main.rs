@@ -2,9 +2,12 @@
 //! standards.
 #![allow(clippy::unwrap_used, reason = "a test fails where it is")]
 
+mod bounds;
 mod endpoint;
 mod jwt;
 mod node;
+mod operators;
+mod other_process;
 mod x509;
 
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! A node whose cache is filled by hand, with a real socket and SVIDs of a real authority.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -155,15 +155,27 @@ pub(super) struct Node {
     pub(super) authority: Arc<Authority>,
     pub(super) attestor: Arc<Attestor>,
     pub(super) clock: Clock,
-    cache: Arc<Cache>,
+    pub(super) cache: Arc<Cache>,
+    pub(super) jwt_svids: JwtSvids,
     federated: Mutex<BTreeMap<TrustDomain, Arc<Bundle>>>,
-    socket: PathBuf,
+    pub(super) socket: PathBuf,
+    pub(super) tasks: Tasks,
     _folder: TempDir,
-    _tasks: Tasks,
+}
+
+/// A connection to the socket at `path`.
+pub(super) async fn channel_to(path: &Path) -> Channel {
+    let address = format!("unix://{}", path.display());
+    Endpoint::from_shared(address).unwrap().connect().await.unwrap()
 }
 
 impl Node {
     pub(super) async fn start() -> Self {
+        Self::start_with(|_| {}).await
+    }
+
+    /// A node whose Workload API has other `settings` than usual.
+    pub(super) async fn start_with(settings: impl FnOnce(&mut Parts)) -> Self {
         let authority = Arc::new(Authority::new("example.org").await);
         let trust_domain = authority.bundle().trust_domain;
         let clock = Clock::standing_at(Timestamp::now());
@@ -171,9 +183,10 @@ impl Node {
         let attestor = Arc::new(Attestor::default());
         let attestors: Arc<dyn WorkloadAttestor> = attestor.clone();
         let signs = sign_jwt(authority.clone(), cache.clone(), clock.clone());
-        let api = WorkloadApi::new(Parts {
+        let jwt_svids = JwtSvids::new(signs, 1000, Duration::from_secs(10), clock.clone());
+        let mut parts = Parts {
             cache: cache.clone(),
-            jwt_svids: JwtSvids::new(signs, 1000, Duration::from_secs(10), clock.clone()),
+            jwt_svids: jwt_svids.clone(),
             attestors: WorkloadAttestors::new(vec![("test", attestors)]),
             trust_domain,
             allow_unauthenticated_verifiers: false,
@@ -181,7 +194,9 @@ impl Node {
             log_selectors: Default::default(),
             ratelimit: Default::default(),
             clock: clock.clone(),
-        });
+        };
+        settings(&mut parts);
+        let api = WorkloadApi::new(parts);
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("api.sock");
         let endpoint = UnixEndpoint::bind(&socket, Audience::Workloads).unwrap();
@@ -194,16 +209,16 @@ impl Node {
             attestor,
             clock,
             cache,
+            jwt_svids,
             federated,
             socket,
+            tasks,
             _folder: folder,
-            _tasks: tasks,
         }
     }
 
     pub(super) async fn channel(&self) -> Channel {
-        let address = format!("unix://{}", self.socket.display());
-        Endpoint::from_shared(address).unwrap().connect().await.unwrap()
+        channel_to(&self.socket).await
     }
 
     pub(super) async fn client(&self) -> Client {
@@ -240,6 +255,11 @@ impl Node {
             federated: self.federated.lock().unwrap().clone(),
             synced_at: Some(self.clock.now()),
         });
+    }
+
+    /// A new SVID for an entry that is none of this node's.
+    pub(super) async fn signed(&self, entry: &types::Entry) -> HeldSvid {
+        self.authority.svid(&received(entry).unwrap(), self.clock.now()).await
     }
 
     /// Signs whatever is due.

@@ -110,6 +110,27 @@ async fn wl_18_25_fed_13_bundles_come_under_the_ids_of_their_domains() {
 }
 
 #[tokio::test]
+async fn verifiers_without_identity_get_the_own_bundle_where_that_is_allowed() {
+    let node = Node::start_with(|parts| parts.allow_unauthenticated_verifiers = true).await;
+    let partner = Authority::new("partner.org").await;
+    node.federate([partner.bundle()]);
+    let others = types::Entry { selectors: selectors(&["nobody"]), ..entry("/others") };
+    node.authorize([federated_with("partner.org", others)]).await;
+    let mut client = node.client().await;
+    let answers = client.fetch_x509_bundles(call(X509BundlesRequest {})).await;
+    let mut answers = answers.unwrap().into_inner();
+    let bundles = next(&mut answers).await.unwrap().bundles;
+    assert_eq!(bundles.keys().collect::<Vec<_>>(), ["spiffe://example.org"]);
+    let denied = next(&mut x509_svids(&mut client).await).await.unwrap_err();
+    assert_eq!(denied.code(), Code::PermissionDenied);
+
+    node.authorize([federated_with("partner.org", entry("/w"))]).await;
+    assert_eq!(next(&mut answers).await.unwrap().bundles.len(), 2);
+    node.authorize([]).await;
+    assert_eq!(next(&mut answers).await.unwrap().bundles.len(), 1);
+}
+
+#[tokio::test]
 async fn wl_20_of_identities_with_one_hint_the_oldest_is_there() {
     let node = Node::start().await;
     let hinted = |path: &str, created_at| types::Entry {
