@@ -4,12 +4,15 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use sqlx::error::DatabaseError;
 use sqlx::pool::{Pool, PoolConnection, PoolOptions};
 use sqlx::sqlite::{SqliteArguments, SqliteConnectOptions, SqliteQueryResult, SqliteRow};
 use sqlx::{
     AssertSqlSafe, ConnectOptions, Connection as _, Decode, Row as _, Sqlite, SqliteConnection,
     Type,
 };
+
+use tokio::time::{Instant, sleep};
 
 use super::StoreError;
 use super::sql::{Statement, Value, in_pieces};
@@ -23,6 +26,12 @@ const READER_WAIT: Duration = Duration::from_secs(10);
 /// How long an unused one is kept.
 const READER_IDLE: Duration = Duration::from_secs(60);
 
+/// How long a connection may take to open while another process holds the database.
+const OPENING: Duration = Duration::from_secs(5);
+
+/// The pause between two tries to open it.
+const OPENING_PAUSE: Duration = Duration::from_millis(20);
+
 /// An open connection.
 pub(super) struct Connection(Held);
 
@@ -32,8 +41,19 @@ enum Held {
 }
 
 impl Connection {
+    /// Opens a connection. A database that another process just makes is waited for: the switch to
+    /// a write-ahead log fails at once then, whatever the busy timeout.
     pub(super) async fn open(options: &SqliteConnectOptions) -> Result<Self, StoreError> {
-        Ok(Self(Held::Own(options.connect().await.map_err(failure)?)))
+        let deadline = Instant::now() + OPENING;
+        loop {
+            match options.connect().await {
+                Ok(connection) => return Ok(Self(Held::Own(connection))),
+                Err(error) if is_busy(&error) && Instant::now() < deadline => {
+                    sleep(OPENING_PAUSE).await;
+                }
+                Err(error) => return Err(failure(error)),
+            }
+        }
     }
 
     /// Closes it in order; a pooled one goes back to its pool.
@@ -200,9 +220,8 @@ fn failure(error: sqlx::Error) -> StoreError {
         }
         _ => return Unavailable(error.to_string()),
     };
-    let code = database.code().and_then(|code| code.parse::<i32>().ok()).unwrap_or_default();
     let message = database.message();
-    match code & 0xff {
+    match code(&**database) {
         5 | 6 => Unavailable(format!("{message}; another process is using it, or has it open")),
         8 => Unavailable(format!("{message}; check the permissions of the file and its folder")),
         10 => Unavailable(format!("{message}; check the file system that holds it")),
@@ -212,4 +231,13 @@ fn failure(error: sqlx::Error) -> StoreError {
         19 => Conflict,
         _ => Unavailable(error.to_string()),
     }
+}
+
+/// SQLite's primary result code.
+fn code(error: &dyn DatabaseError) -> i32 {
+    error.code().and_then(|code| code.parse::<i32>().ok()).unwrap_or_default() & 0xff
+}
+
+fn is_busy(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(|error| matches!(code(error), 5 | 6))
 }
