@@ -17,7 +17,7 @@ use crate::flags::{self, Flag, FlagError, Values};
 use crate::os_error::reason;
 
 pub use failure::{Context, Failure, code_name};
-pub use output::{OUTPUT, answer, is_json, print, print_error, print_json, read_file};
+pub use output::{OUTPUT, answer, is_json, parse_json, print, print_error, print_json, read_file};
 pub use socket::{PathForm, Socket, Template};
 pub use time::{local_time, utc_time};
 

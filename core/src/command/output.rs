@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{self, Read, Write};
 
 use prost::{Message, Name};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::Failure;
@@ -80,4 +81,53 @@ pub fn read_file(path: &str) -> Result<Vec<u8>, Failure> {
         fs::read(path)
     };
     read.map_err(|error| Failure::new(format!("open {path}: {}", reason(&error))))
+}
+
+/// Reads JSON that the operator wrote.
+///
+/// # Errors
+/// What is wrong, in the words that scripts match where there are such, and where.
+pub fn parse_json<T: DeserializeOwned>(content: &[u8]) -> Result<T, Failure> {
+    serde_json::from_slice(content).map_err(|error| {
+        if error.is_eof() {
+            return Failure::new("unexpected end of JSON input");
+        }
+        let text = error.to_string();
+        let what = if text.starts_with("expected value") {
+            "looking for beginning of value"
+        } else if text.starts_with("key must be a string") {
+            "looking for beginning of object key string"
+        } else {
+            return Failure::new(text);
+        };
+        let (line, column) = (error.line(), error.column());
+        let byte = content
+            .split(|byte| *byte == b'\n')
+            .nth(line.saturating_sub(1))
+            .and_then(|line| line.get(column.saturating_sub(1)));
+        let letter = byte.map_or(char::REPLACEMENT_CHARACTER, |byte| char::from(*byte));
+        let place = format!("line {line}, column {column}");
+        Failure::new(format!("invalid character {letter:?} {what} ({place})"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn broken_json_is_told_in_known_words_with_its_place() {
+        let refused = |text: &str| parse_json::<Value>(text.as_bytes()).unwrap_err().to_string();
+        assert_eq!(refused(""), "unexpected end of JSON input");
+        assert_eq!(refused("{\"a\":"), "unexpected end of JSON input");
+        let value = "looking for beginning of value";
+        assert_eq!(refused("junk"), format!("invalid character 'j' {value} (line 1, column 1)"));
+        assert_eq!(
+            refused("{\n \"a\": x}"),
+            format!("invalid character 'x' {value} (line 2, column 7)")
+        );
+        let key = "looking for beginning of object key string";
+        assert_eq!(refused("{a:1}"), format!("invalid character 'a' {key} (line 1, column 2)"));
+        assert_eq!(refused("[1,] 2"), "trailing comma at line 1 column 4");
+    }
 }

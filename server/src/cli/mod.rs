@@ -1,5 +1,7 @@
 //! The command line of `spire-server`: one file for each group of commands.
 
+mod agent;
+mod entry;
 mod process;
 mod token;
 mod values;
@@ -11,7 +13,7 @@ use spire_core::flags::Flag;
 pub const PROGRAM: Program = Program {
     name: "spire-server",
     version: spire_core::VERSION,
-    commands: &[process::COMMANDS, token::COMMANDS],
+    commands: &[process::COMMANDS, token::COMMANDS, entry::COMMANDS, agent::COMMANDS],
 };
 
 /// The admin socket, where every command but `run` and `validate` asks.

@@ -4,13 +4,18 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod agent;
+mod data;
+mod entry;
 mod program;
 mod token;
 
 use std::path::Path;
+use std::process::Stdio;
 
 use harness::TestServer;
 use serde_json::Value;
+use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
 /// What became of a command.
@@ -52,10 +57,22 @@ async fn run(server: &TestServer, line: &str) -> Ran {
 
 /// Runs `spire-server` with the words of `line`, at this socket.
 async fn run_at(socket: &Path, line: &str) -> Ran {
+    run_words(socket, &Vec::from_iter(line.split_whitespace()), b"").await
+}
+
+/// Runs `spire-server` with these words, at this socket, with this on its standard input.
+async fn run_words(socket: &Path, words: &[&str], input: &[u8]) -> Ran {
     let mut command = Command::new(env!("CARGO_BIN_EXE_spire-server"));
-    command.args(line.split_whitespace()).env_clear().env("TZ", "UTC");
-    command.env("SPIRE_SERVER_PRIVATE_SOCKET", socket).kill_on_drop(true);
-    let output = command.output().await.unwrap();
+    command.args(words).env_clear().env("TZ", "UTC").env("SPIRE_SERVER_PRIVATE_SOCKET", socket);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.kill_on_drop(true).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let write = async move {
+        // A command that does not read its input is none the worse for it.
+        let _ = stdin.write_all(input).await;
+    };
+    let (output, ()) = tokio::join!(child.wait_with_output(), write);
+    let output = output.unwrap();
     Ran {
         code: output.status.code().unwrap(),
         stdout: String::from_utf8(output.stdout).unwrap(),

@@ -29,6 +29,7 @@ use crate::attestation::{self, Attestation};
 use crate::rate_limit::{Method, RateLimits};
 use crate::store::{Store, StoreError};
 use dialogue::{MAX_CSR_BYTES, Messages};
+pub(crate) use nodes::parse_expires_before;
 
 /// Longest version that an agent may tell.
 const MAX_VERSION_BYTES: usize = 255;

@@ -113,22 +113,24 @@ fn selectors(wire: &SelectorMatch) -> Result<SetMatch<Selector>, Status> {
     listing::selector_match("failed to parse selectors", wire)
 }
 
-/// Reads a time as SPIRE's clients write it, the offset twice: `2006-01-02 15:04:05 -0700 -07`.
 fn expires_before(text: &str) -> Result<Option<Timestamp>, Status> {
     if text.is_empty() {
         return Ok(None);
     }
-    let time = text.rsplit_once(' ').and_then(|(time, zone)| {
-        let is_zone =
-            zone.chars().all(|letter| letter.is_ascii_alphanumeric() || "+-".contains(letter));
-        let time = strtime::parse("%Y-%m-%d %H:%M:%S %z", time).ok()?.to_timestamp().ok()?;
-        is_zone.then_some(time)
-    });
-    time.map(Some).ok_or_else(|| {
+    parse_expires_before(text).map(Some).ok_or_else(|| {
         Status::invalid_argument(format!(
             "by_expires_before {text:?} is not of the form \"2006-01-02 15:04:05 -0700 -07\""
         ))
     })
+}
+
+/// Reads a time as SPIRE's clients write it, the offset twice: `2006-01-02 15:04:05 -0700 -07`.
+pub(crate) fn parse_expires_before(text: &str) -> Option<Timestamp> {
+    let (time, zone) = text.rsplit_once(' ')?;
+    let is_zone =
+        zone.chars().all(|letter| letter.is_ascii_alphanumeric() || "+-".contains(letter));
+    let time = strtime::parse("%Y-%m-%d %H:%M:%S %z", time).ok()?.to_timestamp().ok()?;
+    is_zone.then_some(time)
 }
 
 #[cfg(test)]
