@@ -2,8 +2,12 @@
 //! program is a table of them, and [`Program::main`] reads the command line, runs one and tells
 //! what went wrong, in the form that SPIRE's scripts know.
 
+mod debug;
 mod failure;
+mod files;
+mod health;
 mod help;
+mod logger;
 mod output;
 mod socket;
 mod time;
@@ -16,7 +20,11 @@ use futures::future::LocalBoxFuture;
 use crate::flags::{self, Flag, FlagError, Values};
 use crate::os_error::reason;
 
+pub use debug::{info_line, rfc3339, svid_chain, uptime};
 pub use failure::{Context, Failure, code_name};
+pub use files::{FileError, file_in, write_private, write_public};
+pub use health::{HEALTHCHECK, check_health};
+pub use logger::{LEVEL, print_logger, wanted_level};
 pub use output::{OUTPUT, answer, is_json, parse_json, print, print_error, print_json, read_file};
 pub use socket::{PathForm, Socket, Template};
 pub use time::{local_time, utc_time};

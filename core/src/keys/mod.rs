@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use der::pem::LineEnding;
+use zeroize::Zeroizing;
 
 pub use local::LocalKey;
 
@@ -37,6 +39,12 @@ pub struct PublicKey {
     pub kind: KeyType,
     /// SubjectPublicKeyInfo, DER.
     pub spki: Bytes,
+}
+
+/// A private key (PKCS#8, DER) as a PEM block with its final newline.
+pub fn private_key_pem(pkcs8: &[u8]) -> Zeroizing<String> {
+    let text = der::pem::encode_string("PRIVATE KEY", LineEnding::LF, pkcs8);
+    Zeroizing::new(text.expect("a slice in memory is shorter than what PEM can hold"))
 }
 
 /// Makes and keeps keys under ids.

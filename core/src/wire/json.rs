@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use prost::{Message, Name};
 use prost_reflect::{DescriptorPool, DeserializeOptions, DynamicMessage, SerializeOptions};
-use serde_json::{Map, Value};
+use serde_json::{Map, Number, Value};
 
 static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
     DescriptorPool::decode(super::DESCRIPTORS).expect("the descriptors were compiled with the code")
@@ -56,15 +56,30 @@ fn sorted(value: Value) -> Value {
             Value::Object(Map::from_iter(members))
         }
         Value::Array(items) => Value::Array(items.into_iter().map(sorted).collect()),
+        Value::Number(number) => Value::Number(plain(number)),
         other => other,
+    }
+}
+
+/// Claims travel as doubles; a whole one is written without `.0`, as far as doubles are exact.
+fn plain(number: Number) -> Number {
+    const EXACT: f64 = (1_i64 << 53) as f64;
+    match number.as_f64() {
+        Some(value) if number.is_f64() && value.fract() == 0.0 && value.abs() < EXACT => {
+            Number::from(value as i64)
+        }
+        _ => number,
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use prost_types::value::Kind;
+
     use super::*;
     use crate::wire::entry::{BatchDeleteEntryRequest, CountEntriesResponse};
     use crate::wire::types::{Entry, JoinToken, Selector};
+    use crate::wire::workload::ValidateJwtsvidResponse;
 
     #[test]
     fn numbers_texts_and_absent_members_have_their_forms() {
@@ -77,6 +92,19 @@ mod tests {
         assert!(entry.get("spiffe_id").is_none() && entry.get("additional_attributes").is_none());
         assert_eq!(entry["x509_svid_ttl"], 0);
         assert_eq!(entry["created_at"], "0");
+    }
+
+    #[test]
+    fn whole_numbers_of_claims_have_no_fraction() {
+        let number = |value| prost_types::Value { kind: Some(Kind::NumberValue(value)) };
+        let fields =
+            [("exp".to_owned(), number(1_767_225_600.0)), ("half".to_owned(), number(0.5))];
+        let claims = Some(prost_types::Struct { fields: fields.into() });
+        let response = ValidateJwtsvidResponse { spiffe_id: "spiffe://td/a".into(), claims };
+        assert_eq!(
+            line(&to_json(&response)),
+            r#"{"claims":{"exp":1767225600,"half":0.5},"spiffe_id":"spiffe://td/a"}"#
+        );
     }
 
     #[test]

@@ -5,6 +5,7 @@
 pub mod convert;
 pub mod json;
 mod sync;
+pub mod workload;
 
 pub use sync::SyncAuthorizedEntriesResponse;
 
@@ -25,11 +26,6 @@ pub use generated::spire::api::server::{
 };
 pub use generated::spire::api::types;
 pub use generated::spire::{hostservice, plugin, service};
-
-/// The SPIFFE Workload API, which has no protobuf package.
-pub mod workload {
-    pub use super::generated::*;
-}
 
 /// Descriptors of every file below `core/proto` and what they import, as an encoded
 /// `google.protobuf.FileDescriptorSet`: for gRPC reflection and for JSON output.

@@ -1,7 +1,12 @@
 //! The command line of `spire-server`: one file for each group of commands.
 
 mod agent;
+mod bundle;
+mod debug;
 mod entry;
+mod healthcheck;
+mod logger;
+mod mint;
 mod process;
 mod token;
 mod values;
@@ -13,7 +18,17 @@ use spire_core::flags::Flag;
 pub const PROGRAM: Program = Program {
     name: "spire-server",
     version: spire_core::VERSION,
-    commands: &[process::COMMANDS, token::COMMANDS, entry::COMMANDS, agent::COMMANDS],
+    commands: &[
+        agent::COMMANDS,
+        bundle::COMMANDS,
+        debug::COMMANDS,
+        entry::COMMANDS,
+        healthcheck::COMMANDS,
+        logger::COMMANDS,
+        mint::COMMANDS,
+        process::COMMANDS,
+        token::COMMANDS,
+    ],
 };
 
 /// The admin socket, where every command but `run` and `validate` asks.
@@ -27,13 +42,15 @@ const SOCKET: Socket = Socket {
     shown: PathForm::Target,
 };
 
-/// The flags of all commands that ask the server.
-const COMMON: &[Flag] = &[
+/// The flags by which a command finds the server.
+const CONNECTION: &[Flag] = &[
     Flag::text("socketPath", "Path of the server's admin socket").default(SOCKET.default),
     Flag::text("registrationUDSPath", "Former name of -socketPath").former(),
     Flag::text(
         "instance",
         "Name of the server, put for %i in SPIRE_SERVER_PRIVATE_SOCKET_TEMPLATE",
     ),
-    OUTPUT,
 ];
+
+/// The flags of all commands that print what the server answers.
+const COMMON: &[Flag] = &[CONNECTION[0], CONNECTION[1], CONNECTION[2], OUTPUT];

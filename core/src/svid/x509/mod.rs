@@ -71,6 +71,15 @@ impl X509Svid {
     }
 }
 
+/// When a certificate (DER) begins and ceases to be valid.
+///
+/// # Errors
+/// [`CertificateError`] where this is no certificate.
+pub fn validity(certificate: &[u8]) -> Result<(Timestamp, Timestamp), CertificateError> {
+    let certificate = read::Certificate::read(certificate)?;
+    Ok((certificate.not_before, certificate.not_after))
+}
+
 /// The id of an authority with this key (SubjectPublicKeyInfo, DER), as certificates that are made
 /// here carry it: the SHA-1 hash of the key's bits in lower-case hexadecimal digits.
 ///
