@@ -25,6 +25,7 @@ use spire_core::wire::svid::{MintJwtsvidRequest, MintX509svidRequest};
 use spire_core::wire::types::BundleMask;
 use zeroize::Zeroizing;
 
+use super::values::spiffe_id;
 use super::{COMMON, SOCKET};
 
 const SPIFFE_ID: Flag = Flag::text("spiffeID", "SPIFFE ID of the SVID");
@@ -172,7 +173,7 @@ async fn mint_jwt(values: Values) -> Outcome {
 
 fn wanted_id(values: &Values) -> Result<SpiffeId, Failure> {
     let id = values.given_text(SPIFFE_ID.name);
-    Ok(SpiffeId::parse(id.ok_or_else(|| Failure::new("spiffeID must be specified"))?)?)
+    spiffe_id(SPIFFE_ID.name, id.ok_or_else(|| Failure::new("spiffeID must be specified"))?)
 }
 
 /// Rounded up, as the server's API counts; 0 leaves the lifetime to the server.

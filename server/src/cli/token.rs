@@ -28,6 +28,7 @@ const FLAGS: &[Flag] = &[
 async fn generate(values: Values) -> Outcome {
     let ttl = int32("TTL", values.integer("ttl"))?;
     let agent_id = values.given_text("spiffeID").map(|id| spiffe_id("spiffeID", id)).transpose()?;
+    let agent_id = agent_id.as_ref().map(Into::into);
     let request = CreateJoinTokenRequest { ttl, token: String::new(), agent_id };
     let mut client = AgentClient::new(SOCKET.channel(&values)?);
     let token = client.create_join_token(request).await?.into_inner();

@@ -10,8 +10,8 @@ use spire_core::wire::types::selector_match::MatchBehavior;
 use tonic::Code;
 
 /// The ID that `flag` gives.
-pub(super) fn spiffe_id(flag: &str, text: &str) -> Result<types::Spiffeid, Failure> {
-    wire_id(text).map_err(|error| Failure::new(format!("{error} (-{flag} {text:?})")))
+pub(super) fn spiffe_id(flag: &str, text: &str) -> Result<SpiffeId, Failure> {
+    SpiffeId::parse(text).map_err(|error| Failure::new(format!("{error} (-{flag} {text:?})")))
 }
 
 /// The ID as requests hold it.

@@ -5,8 +5,11 @@
 mod harness;
 
 mod agent;
+mod bundle;
 mod data;
 mod entry;
+mod mint;
+mod operation;
 mod program;
 mod token;
 
@@ -78,6 +81,26 @@ async fn run_words(socket: &Path, words: &[&str], input: &[u8]) -> Ran {
         stdout: String::from_utf8(output.stdout).unwrap(),
         stderr: String::from_utf8(output.stderr).unwrap(),
     }
+}
+
+/// As [`run`], with `input` on the standard input.
+async fn run_with_input(server: &TestServer, line: &str, input: &str) -> Ran {
+    run_words(&server.socket, &Vec::from_iter(line.split_whitespace()), input.as_bytes()).await
+}
+
+/// What OpenSSL prints, where it went well.
+#[track_caller]
+fn openssl(arguments: &str) -> String {
+    let output = std::process::Command::new("openssl").args(arguments.split(' ')).output();
+    let output = output.expect("openssl is part of a test machine");
+    assert!(output.status.success(), "{arguments}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The names of a JSON object's members, in their order.
+#[track_caller]
+fn members(object: &Value) -> Vec<&str> {
+    object.as_object().unwrap().keys().map(String::as_str).collect()
 }
 
 async fn server() -> TestServer {

@@ -100,7 +100,8 @@ pub(super) async fn show(values: Values) -> Outcome {
 /// The agent that `-spiffeID` names.
 pub(super) fn given_id(values: &Values) -> Result<spire_core::wire::types::Spiffeid, Failure> {
     let id = values.given_text("spiffeID");
-    spiffe_id("spiffeID", id.ok_or_else(|| Failure::new("a SPIFFE ID is required"))?)
+    let id = id.ok_or_else(|| Failure::new("a SPIFFE ID is required"))?;
+    Ok((&spiffe_id("spiffeID", id)?).into())
 }
 
 fn filter(values: &Values) -> Result<list_agents_request::Filter, Failure> {

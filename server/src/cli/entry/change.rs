@@ -177,11 +177,11 @@ fn from_flags(
     values: &Values,
     additional_attributes: Option<AdditionalAttributes>,
 ) -> Result<Entry, Failure> {
-    let id = spiffe_id("spiffeID", values.text("spiffeID"))?;
+    let id: Spiffeid = (&spiffe_id("spiffeID", values.text("spiffeID"))?).into();
     let parent_id = if values.bool("node") {
         Spiffeid { path: "/spire/server".to_owned(), ..id.clone() }
     } else {
-        spiffe_id("parentID", values.text("parentID"))?
+        (&spiffe_id("parentID", values.text("parentID"))?).into()
     };
     Ok(Entry {
         id: values.text("entryID").to_owned(),
