@@ -253,6 +253,10 @@ impl BundleService {
         };
         self.store.delete_bundle(trust_domain, mode).await.map_err(|error| match error {
             StoreError::NotFound => Status::not_found("bundle not found"),
+            // Scripts know this one by the name of SPIRE's datastore.
+            StoreError::Refused(why) => Status::failed_precondition(format!(
+                "failed to delete federated bundle: datastore-sql: {why}"
+            )),
             error => failed("failed to delete federated bundle", error),
         })
     }

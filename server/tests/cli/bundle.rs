@@ -68,7 +68,7 @@ async fn federated_bundles_are_set_listed_and_deleted() {
     set(&server, "spiffe://other.test/ignored").await;
     let pem = foreign_pem(&server).await;
     let listed =
-        format!("{STARS}\n* other.test\n{STARS}\n{pem}\n{STARS}\n* partner.test\n{STARS}\n{pem}");
+        format!("{STARS}\n* partner.test\n{STARS}\n{pem}\n{STARS}\n* other.test\n{STARS}\n{pem}");
     assert_eq!(run(&server, "bundle list").await.printed(), listed);
     assert_eq!(run(&server, "bundle list -id spiffe://partner.test").await.printed(), pem);
     assert_eq!(run(&server, "bundle count").await.printed(), "3 bundles\n");
@@ -76,7 +76,7 @@ async fn federated_bundles_are_set_listed_and_deleted() {
 
     let json = run(&server, "bundle list -output json").await.json();
     assert_eq!(members(&json), ["bundles", "next_page_token"]);
-    assert_eq!(json["bundles"][1]["trust_domain"], "partner.test");
+    assert_eq!(json["bundles"][1]["trust_domain"], "other.test");
     let json = run(&server, "bundle list -id partner.test -output json").await.json();
     assert_eq!(json["trust_domain"], "partner.test");
 
