@@ -29,7 +29,7 @@ pub(super) const COMMANDS: &[Command] = &[
 
 /// What these say beats the file.
 const FLAGS: &[Flag] = &[
-    Flag::text("config", "Path of the agent's file; conf/agent/agent.conf unless given"),
+    Flag::text("config", "Path of the agent's file").default(config::DEFAULT_FILE),
     Flag::bool("expandEnv", "Expand environment variables in the file"),
     Flag::bool("allowUnauthenticatedVerifiers", "Stream bundles to callers without identity"),
     Flag::text("dataDir", "Where the agent keeps its identity"),

@@ -46,6 +46,7 @@ impl From<StoreError> for Status {
                 );
                 Self::unavailable(sentence)
             }
+            StoreError::NoFederatedBundle(_) => Self::invalid_argument(sentence),
             StoreError::Corrupt(_) => Self::internal(sentence),
         }
     }

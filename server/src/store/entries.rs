@@ -203,7 +203,7 @@ pub(super) async fn create(
         } else if !taken.insert(entry.id.as_str().to_owned()) {
             Err(id_is_taken(&entry.id))
         } else if let Some(domain) = entry.federates_with.intersection(&unknown).next() {
-            Err(no_such_bundle(domain))
+            Err(StoreError::NoFederatedBundle(domain.clone()))
         } else {
             let entry = entry_rows::as_created(entry);
             rows.push(entry_rows::values(&entry, identity));
@@ -260,10 +260,6 @@ fn id_is_taken(id: &EntryId) -> StoreError {
     StoreError::AlreadyExists(format!("an entry with ID {id} already exists"))
 }
 
-fn no_such_bundle(domain: &TrustDomain) -> StoreError {
-    StoreError::Invalid(format!("unable to find federated bundle \"{domain}\""))
-}
-
 async fn update_one(tx: &mut Transaction, update: &EntryUpdate) -> Result<Entry, StoreError> {
     let found = by_ids(tx.reader(), std::slice::from_ref(&update.id)).await?;
     let Some(Kept { number, entry: before }) = found.into_iter().next() else {
@@ -277,7 +273,7 @@ async fn update_one(tx: &mut Transaction, update: &EntryUpdate) -> Result<Entry,
     }
     let unknown = unknown_domains(tx.reader(), after.federates_with.iter()).await?;
     if let Some(domain) = unknown.first() {
-        return Err(no_such_bundle(domain));
+        return Err(StoreError::NoFederatedBundle(domain.clone()));
     }
     store_update(tx, number, &before, &after).await?;
     Ok(after)

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use spire_core::id::TrustDomain;
+
 use super::SettingsError;
 
 /// Why a call of the store did not do what was asked. In all cases nothing was changed.
@@ -20,6 +22,9 @@ pub enum StoreError {
     /// caller.
     #[error("{0}")]
     Invalid(String),
+    /// An entry federates with a trust domain whose bundle is not here.
+    #[error("unable to find federated bundle \"{}\"", .0.id())]
+    NoFederatedBundle(TrustDomain),
     /// Another writer was faster, several times; the same call may succeed later.
     #[error("the record is being changed by others; try again")]
     Conflict,
@@ -35,7 +40,11 @@ impl StoreError {
     /// Whether it follows from the records and the request, so that trying again is of no use.
     pub fn is_verdict(&self) -> bool {
         match self {
-            Self::NotFound | Self::AlreadyExists(_) | Self::Refused(_) | Self::Invalid(_) => true,
+            Self::NotFound
+            | Self::AlreadyExists(_)
+            | Self::Refused(_)
+            | Self::Invalid(_)
+            | Self::NoFederatedBundle(_) => true,
             Self::Conflict | Self::Unavailable(_) | Self::Corrupt(_) => false,
         }
     }

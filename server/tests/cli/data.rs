@@ -25,11 +25,12 @@ async fn a_thousand_entries_come_from_one_file_and_go_by_another() {
     let server = server().await;
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("entries.json").display().to_string();
-    // Each has a kilobyte of padding, so that all together are too much for one call in bytes too.
+    // With 4,000 bytes of padding each, they are too much for one call in bytes as well.
     let padded = (0..1200).map(|name| {
         let mut entry = entry(name);
-        entry["selectors"][1] =
-            serde_json::json!({"type": "k8s", "value": format!("pod:{}", "x".repeat(4000))});
+        let padding = format!("pod:{}", "x".repeat(4000));
+        let selectors = entry["selectors"].as_array_mut().unwrap();
+        selectors.push(serde_json::json!({"type": "k8s", "value": padding}));
         entry
     });
     std::fs::write(&path, file(padded)).unwrap();
@@ -89,7 +90,7 @@ async fn a_bad_file_is_refused_as_a_whole_and_says_where() {
         ),
         (
             "{\"entries\":[{\"hint\":5}]}",
-            "invalid type: integer `5`, expected a string at line 1 column 22",
+            "invalid type: integer `5`, expected a string at line 1 column 21",
         ),
     ] {
         assert_eq!(create(&server, content).await.told(), format!("Error: {told}\n"), "{content}");

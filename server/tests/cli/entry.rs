@@ -141,7 +141,7 @@ async fn a_refused_entry_is_told_with_its_block() {
 
     let line = CREATE.replace("create -entryID e", "create").replace("/w", "/x");
     let told = run(&server, &format!("{line} -federatesWith partner.test")).await.told();
-    let missing = "(code: Internal, msg: \"failed to create entry: unable to find federated bundle \
+    let missing = "(code: InvalidArgument, msg: \"failed to create entry: unable to find federated bundle \
                    \\\"spiffe://partner.test\\\"\"):\nEntry ID                : (none)\n";
     assert!(told.contains(missing), "{told}");
 

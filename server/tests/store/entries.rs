@@ -88,8 +88,8 @@ async fn each_item_of_a_creation_gets_its_own_answer() {
     assert_eq!(created[0], Ok(CreatedEntry::Similar(first)));
     let taken = StoreError::AlreadyExists("an entry with ID first already exists".into());
     assert_eq!(created[1], Err(taken));
-    let lost = "unable to find federated bundle \"nowhere.org\"";
-    assert_eq!(created[2], Err(StoreError::Invalid(lost.into())));
+    let lost = domain("nowhere.org");
+    assert_eq!(created[2], Err(StoreError::NoFederatedBundle(lost)));
     assert_eq!(created[3], Ok(CreatedEntry::Stored(subset.clone())));
     assert_eq!(created[4], Ok(CreatedEntry::Similar(subset)));
     assert_eq!(created[5], Ok(CreatedEntry::Stored(parent)));
@@ -169,7 +169,9 @@ async fn an_update_that_cannot_be_is_refused_alone() {
     let updated = fresh.store.update_entries(updates).await.unwrap();
     assert_eq!(updated[0], Err(StoreError::NotFound));
     assert!(matches!(&updated[1], Err(StoreError::Invalid(why)) if why.contains("store SVID")));
-    assert!(matches!(&updated[2], Err(StoreError::Invalid(why)) if why.contains("x.org")));
+    assert!(
+        matches!(&updated[2], Err(StoreError::NoFederatedBundle(domain)) if domain.as_str() == "x.org")
+    );
     assert_eq!(updated[3].as_ref().unwrap().revision_number, 1);
 }
 
