@@ -10,10 +10,7 @@ use spire_core::bundle::{Bundle, BundleError};
 use spire_core::clock::Clock;
 use spire_core::id::TrustDomain;
 use spire_core::limits::REMOTE_CALL;
-use spire_core::wire::workload::X509BundlesRequest;
-use spire_core::wire::workload::spiffe_workload_api_client::SpiffeWorkloadApiClient;
-use tonic::Request;
-use tonic::metadata::MetadataValue;
+use spire_core::wire::workload::{self, X509BundlesRequest};
 use tonic::transport::Endpoint;
 
 use crate::client::{RpcError, ServerAddress};
@@ -174,11 +171,9 @@ async fn ask(address: &str, trust_domain: &TrustDomain) -> Result<Vec<u8>, Strin
         .connect()
         .await
         .map_err(|error| chain(&error))?;
-    let mut request = Request::new(X509BundlesRequest {});
-    request.metadata_mut().insert("workload.spiffe.io", MetadataValue::from_static("true"));
     let rpc_error = |status| RpcError::from(status).to_string();
-    let mut client = SpiffeWorkloadApiClient::new(channel);
-    let mut answers = client.fetch_x509_bundles(request).await.map_err(rpc_error)?.into_inner();
+    let called = workload::client(channel).fetch_x509_bundles(X509BundlesRequest {}).await;
+    let mut answers = called.map_err(rpc_error)?.into_inner();
     let answer = answers.message().await.map_err(rpc_error)?.ok_or("the stream ended at once")?;
     let id = trust_domain.id();
     match answer.bundles.get(id.as_str()) {

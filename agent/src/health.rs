@@ -6,12 +6,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde_json::Map;
 use spire_core::telemetry::health::{Health, HealthCheck};
-use spire_core::wire::workload::X509BundlesRequest;
-use spire_core::wire::workload::spiffe_workload_api_client::SpiffeWorkloadApiClient;
+use spire_core::wire::workload::{self, X509BundlesRequest};
 use tokio::sync::watch;
-use tonic::metadata::MetadataValue;
 use tonic::transport::Endpoint;
-use tonic::{Code, Request, Status};
+use tonic::{Code, Status};
 
 use crate::config::AgentConfig;
 
@@ -52,8 +50,6 @@ async fn ask(socket: &str) -> Result<(), Status> {
     let unavailable = |error: tonic::transport::Error| Status::unavailable(error.to_string());
     let endpoint = Endpoint::from_shared(format!("unix://{socket}")).map_err(unavailable)?;
     let channel = endpoint.connect().await.map_err(unavailable)?;
-    let mut request = Request::new(X509BundlesRequest {});
-    request.metadata_mut().insert("workload.spiffe.io", MetadataValue::from_static("true"));
-    let mut client = SpiffeWorkloadApiClient::new(channel);
-    client.fetch_x509_bundles(request).await?.into_inner().message().await.map(drop)
+    let called = workload::client(channel).fetch_x509_bundles(X509BundlesRequest {}).await;
+    called?.into_inner().message().await.map(drop)
 }

@@ -18,9 +18,10 @@ use spire_core::telemetry::health::{Health, HealthCheck};
 use spire_core::telemetry::log::with_causes;
 use spire_core::wire::workload::spiffe_workload_api_server::SpiffeWorkloadApi;
 use spire_core::wire::workload::{
-    JwtBundlesRequest, JwtBundlesResponse, JwtsvidRequest, JwtsvidResponse, ValidateJwtsvidRequest,
-    ValidateJwtsvidResponse, WitBundlesRequest, WitBundlesResponse, WitsvidRequest,
-    WitsvidResponse, X509BundlesRequest, X509BundlesResponse, X509svidRequest, X509svidResponse,
+    JwtBundlesRequest, JwtBundlesResponse, JwtsvidRequest, JwtsvidResponse, SECURITY_HEADER,
+    ValidateJwtsvidRequest, ValidateJwtsvidResponse, WitBundlesRequest, WitBundlesResponse,
+    WitsvidRequest, WitsvidResponse, X509BundlesRequest, X509BundlesResponse, X509svidRequest,
+    X509svidResponse,
 };
 use tonic::{Request, Response, Status};
 
@@ -175,10 +176,9 @@ impl SpiffeWorkloadApi for WorkloadApi {
     }
 }
 
-/// Every call carries `workload.spiffe.io: true`, once and in this spelling, so that no browser or
-/// proxy is tricked into making it.
+/// Every call carries the header once, and `true` in this spelling.
 fn check_header<T>(request: &Request<T>) -> Result<(), Status> {
-    let mut values = request.metadata().get_all("workload.spiffe.io").iter();
+    let mut values = request.metadata().get_all(SECURITY_HEADER).iter();
     match (values.next(), values.next()) {
         (Some(value), None) if value == "true" => Ok(()),
         _ => Err(Status::invalid_argument("security header missing from request")),

@@ -4,10 +4,7 @@ use std::time::Duration;
 
 use rustls_pki_types::CertificateDer;
 use spire_core::node::EvidenceError;
-use spire_core::wire::workload::X509svidRequest;
-use spire_core::wire::workload::spiffe_workload_api_client::SpiffeWorkloadApiClient;
-use tonic::Request;
-use tonic::metadata::MetadataValue;
+use spire_core::wire::workload::{self, X509svidRequest};
 use tonic::transport::Endpoint;
 
 use super::agent::{Identity, failed, pkcs8};
@@ -33,10 +30,8 @@ async fn first_svid(
     socket: &str,
 ) -> Result<Option<(Vec<u8>, Vec<u8>)>, Box<dyn std::error::Error + Send + Sync>> {
     let channel = Endpoint::from_shared(socket.to_owned())?.connect().await?;
-    let mut request = Request::new(X509svidRequest {});
-    request.metadata_mut().insert("workload.spiffe.io", MetadataValue::from_static("true"));
-    let mut updates =
-        SpiffeWorkloadApiClient::new(channel).fetch_x509svid(request).await?.into_inner();
+    let called = workload::client(channel).fetch_x509svid(X509svidRequest {}).await;
+    let mut updates = called?.into_inner();
     let update = updates.message().await?.unwrap_or_default();
     Ok(update.svids.first().map(|svid| (svid.x509_svid.to_vec(), svid.x509_svid_key.to_vec())))
 }
