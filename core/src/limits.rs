@@ -40,11 +40,20 @@ pub const MAX_ENTRY_ITEM_BYTES: usize = 8192;
 /// Largest certificate or certificate request in bytes that is read.
 pub const MAX_CERTIFICATE_BYTES: usize = 64 << 10;
 
+/// Longest serial number of a certificate in bytes.
+///
+/// # Source
+/// RFC 5280, 4.1.2.2 allows 20; some CAs give longer ones.
+pub const MAX_SERIAL_BYTES: usize = 64;
+
 /// Most certificates in a chain that is checked.
 pub const MAX_CHAIN_CERTIFICATES: usize = 16;
 
 /// Longest JWT-SVID in bytes that is checked.
 pub const MAX_JWT_BYTES: usize = 64 << 10;
+
+/// Largest file in bytes that a command reads for an operator, such as one of entries.
+pub const MAX_OPERATOR_FILE_BYTES: u64 = 256 << 20;
 
 /// Largest bundle document in bytes that is read.
 pub const MAX_BUNDLE_BYTES: usize = 4 << 20;

@@ -2,9 +2,8 @@
 
 use std::process::ExitCode;
 
-use spire_core::command::{Command, Manner, print, print_error};
+use spire_core::command::{Command, Manner, serve, tell};
 use spire_core::flags::{Flag, Values};
-use spire_core::telemetry::log::Logger;
 
 use crate::app;
 use crate::config::{self, PluginLists, RunFlags};
@@ -39,16 +38,19 @@ const FLAGS: &[Flag] = &[
     Flag::text("joinToken", "Token by which the node attests"),
     Flag::text("joinTokenFile", "File with such a token"),
     Flag::text("logFile", "File to write the log to"),
-    Flag::text("logFormat", "Text or json"),
-    Flag::text("logLevel", "Debug, info, warn or error"),
+    Flag::text("logFormat", "Format of the log: text or json"),
+    Flag::text("logLevel", "Least level that is logged: debug, info, warn or error"),
     Flag::bool("logSourceLocation", "Log file and function of each line"),
     Flag::text("rebootstrapDelay", "How long a server must be unknown before a re-bootstrap"),
-    Flag::text("rebootstrapMode", "Never, auto or always"),
+    Flag::text(
+        "rebootstrapMode",
+        "Whether to begin anew where no server is known any more: never, auto or always",
+    ),
     Flag::text("serverAddress", "Name or address of the server"),
     Flag::integer("serverPort", "Port of the server"),
     Flag::text("socketPath", "Socket of the Workload API"),
     Flag::text("trustBundle", "File with the CA certificates of the server"),
-    Flag::text("trustBundleFormat", "Pem or spiffe"),
+    Flag::text("trustBundleFormat", "Format of that file: pem or spiffe"),
     Flag::text("trustBundleUrl", "URL of the CA certificates of the server"),
     Flag::text("trustDomain", "Trust domain of this agent"),
     Flag::text("umask", "Has no effect").former(),
@@ -89,45 +91,10 @@ fn validate(values: &Values) -> ExitCode {
         node_attestors: EVIDENCE_SOURCES,
         workload_attestors: WORKLOAD_ATTESTORS,
     };
-    let verdict = config::validate(&run_flags(values), lists);
-    print_error(&verdict.stderr);
-    ExitCode::from(u8::from(print(&verdict.stdout).is_err() || !verdict.valid))
+    tell(&config::validate(&run_flags(values), lists))
 }
 
 fn run(values: &Values) -> ExitCode {
-    let loaded = match config::load(&run_flags(values)) {
-        Ok(loaded) => loaded,
-        Err(error) => return refuse(&error),
-    };
-    let logger = match Logger::start(loaded.config.log.clone()) {
-        Ok(logger) => logger,
-        Err(error) => return refuse(&error),
-    };
-    for warning in &loaded.warnings {
-        warning.log();
-    }
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            tracing::error!(%error, "Agent crashed");
-            return ExitCode::FAILURE;
-        }
-    };
-    let ended = runtime.block_on(app::run(loaded.config, logger));
-    runtime.shutdown_background();
-    match ended {
-        Ok(()) => {
-            tracing::info!("Agent stopped gracefully");
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            tracing::error!(%error, "Agent crashed");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn refuse(error: &dyn std::error::Error) -> ExitCode {
-    print_error(&format!("{error}\n"));
-    ExitCode::FAILURE
+    let loaded = config::load(&run_flags(values));
+    serve("Agent", loaded, |config| config.log.clone(), app::run)
 }

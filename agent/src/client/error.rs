@@ -4,6 +4,7 @@ use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 
+use spire_core::grpc::code_name;
 use spire_core::tls;
 use spire_core::wire::convert::denial;
 use spire_core::wire::types::permission_denied_details::Reason;
@@ -79,11 +80,7 @@ impl From<Status> for RpcError {
 
 impl fmt::Display for RpcError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let code = match self.code() {
-            Code::Ok => "OK".to_owned(),
-            Code::Cancelled => "Canceled".to_owned(),
-            code => format!("{code:?}"),
-        };
+        let code = code_name(self.code());
         write!(formatter, "rpc error: code = {code} desc = {}", self.0.message())?;
         // A connection that failed hides its cause below errors that only name the layers.
         let mut cause = self.0.source();

@@ -3,7 +3,9 @@
 use std::error::Error;
 use std::fmt;
 
-use tonic::{Code, Status};
+use tonic::Status;
+
+use crate::grpc::code_name;
 
 /// Why a command failed. Any error becomes one by `?`; the status of a call takes the form that
 /// scripts match: `rpc error: code = NotFound desc = agent not found`.
@@ -47,15 +49,6 @@ impl<T, E: Into<Failure>> Context<T> for Result<T, E> {
 
 fn rpc_error(status: &Status) -> String {
     format!("rpc error: code = {} desc = {}", code_name(status.code()), status.message())
-}
-
-/// A code in the spelling that scripts match.
-pub fn code_name(code: Code) -> String {
-    match code {
-        Code::Ok => "OK".to_owned(),
-        Code::Cancelled => "Canceled".to_owned(),
-        code => format!("{code:?}"),
-    }
 }
 
 #[cfg(test)]

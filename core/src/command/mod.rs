@@ -9,6 +9,7 @@ mod health;
 mod help;
 mod logger;
 mod output;
+mod service;
 mod socket;
 mod time;
 
@@ -21,11 +22,12 @@ use crate::flags::{self, Flag, FlagError, Values};
 use crate::os_error::reason;
 
 pub use debug::{info_line, rfc3339, svid_chain, uptime};
-pub use failure::{Context, Failure, code_name};
+pub use failure::{Context, Failure};
 pub use files::{FileError, file_in, write_private, write_public};
 pub use health::{HEALTHCHECK, check_health};
 pub use logger::{LEVEL, print_logger, wanted_level};
 pub use output::{OUTPUT, answer, is_json, parse_json, print, print_error, print_json, read_file};
+pub use service::{serve, tell};
 pub use socket::{PathForm, Socket, Template};
 pub use time::{local_time, utc_time};
 

@@ -1,6 +1,6 @@
 //! Where commands read and print.
 
-use std::fs;
+use std::fs::File;
 use std::io::{self, Read, Write};
 
 use prost::{Message, Name};
@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::Failure;
 use crate::flags::{Flag, Values};
+use crate::limits::MAX_OPERATOR_FILE_BYTES;
 use crate::os_error::reason;
 use crate::wire::json;
 
@@ -72,15 +73,20 @@ pub fn print_error(text: &str) {
 /// The content of a file that the operator names; `-` is the standard input.
 ///
 /// # Errors
-/// Names the file and why it cannot be read.
+/// Names the file and why it cannot be read, or that it is too large.
 pub fn read_file(path: &str) -> Result<Vec<u8>, Failure> {
-    let read = if path == "-" {
-        let mut content = Vec::new();
-        io::stdin().lock().read_to_end(&mut content).map(|_| content)
-    } else {
-        fs::read(path)
+    let open = || -> io::Result<Box<dyn Read>> {
+        if path == "-" { Ok(Box::new(io::stdin())) } else { Ok(Box::new(File::open(path)?)) }
     };
-    read.map_err(|error| Failure::new(format!("open {path}: {}", reason(&error))))
+    let mut content = Vec::new();
+    open()
+        .and_then(|file| file.take(MAX_OPERATOR_FILE_BYTES + 1).read_to_end(&mut content))
+        .map_err(|error| Failure::new(format!("open {path}: {}", reason(&error))))?;
+    if content.len() as u64 > MAX_OPERATOR_FILE_BYTES {
+        let limit = MAX_OPERATOR_FILE_BYTES;
+        return Err(Failure::new(format!("{path} is larger than {limit} bytes; split it")));
+    }
+    Ok(content)
 }
 
 /// Reads JSON that the operator wrote.
@@ -114,6 +120,16 @@ pub fn parse_json<T: DeserializeOwned>(content: &[u8]) -> Result<T, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_without_end_is_refused() {
+        assert_eq!(
+            read_file("/dev/zero").unwrap_err().to_string(),
+            "/dev/zero is larger than 268435456 bytes; split it"
+        );
+        let missing = read_file("/nowhere/entries.json").unwrap_err().to_string();
+        assert_eq!(missing, "open /nowhere/entries.json: no such file or directory");
+    }
 
     #[test]
     fn broken_json_is_told_in_known_words_with_its_place() {

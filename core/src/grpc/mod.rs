@@ -11,6 +11,7 @@ use std::convert::Infallible;
 use std::io;
 use std::time::Duration;
 
+use tonic::Code;
 use tonic::body::Body;
 
 pub use connection::{Connection, serve};
@@ -65,5 +66,14 @@ pub async fn accepted<T>(result: io::Result<T>) -> Option<T> {
             tokio::time::sleep(PAUSE).await;
             None
         }
+    }
+}
+
+/// A code in the spelling that scripts and logs match, which is Go's.
+pub fn code_name(code: Code) -> String {
+    match code {
+        Code::Ok => "OK".to_owned(),
+        Code::Cancelled => "Canceled".to_owned(),
+        code => format!("{code:?}"),
     }
 }

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use aws_lc_rs::digest;
 use spire_core::entry::Entry;
+use spire_core::grpc::code_name;
 use spire_core::wire::types;
 use tonic::Code;
 use tracing::Value;
@@ -124,7 +125,7 @@ pub(super) fn log_failure(call: &Call, code: Code, message: &str) {
         request_id = %call.request_id(),
         caller_addr = call.caller().address().map(tracing::field::display),
         caller_id = call.caller().id().map(tracing::field::display),
-        status_code = name_of(code),
+        status_code = code_name(code),
         "{message}"
     );
 }
@@ -146,7 +147,7 @@ pub(super) fn log_success(call: &Call) {
 pub(super) fn log_access(call: &Call, fields: &Fields, outcome: &Outcome<'_>) {
     let (status, code, message) = match outcome {
         Outcome::Done => ("success", None, None),
-        Outcome::Failed(code, message) => ("error", Some(name_of(*code)), Some(*message)),
+        Outcome::Failed(code, message) => ("error", Some(code_name(*code)), Some(*message)),
     };
     let peer = match call.caller() {
         Caller::Local(peer) => Some(peer),
@@ -188,13 +189,6 @@ pub(super) fn log_access(call: &Call, fields: &Fields, outcome: &Outcome<'_>) {
 
 fn executable(peer: &LocalPeer) -> Option<PathBuf> {
     fs::read_link(format!("/proc/{}/exe", peer.pid?)).ok()
-}
-
-fn name_of(code: Code) -> String {
-    match code {
-        Code::Cancelled => "Canceled".to_owned(),
-        code => format!("{code:?}"),
-    }
 }
 
 fn capitalized(text: &str) -> String {

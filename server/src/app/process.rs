@@ -15,6 +15,14 @@ use crate::config::ServerConfig;
 /// # Errors
 /// [`StartError`]; a server that has started only ends by a signal.
 pub async fn run(config: ServerConfig, logger: Logger) -> Result<(), StartError> {
+    let ended = run_until_ended(config, logger).await;
+    if let Err(error) = &ended {
+        tracing::error!(%error, "Fatal run error");
+    }
+    ended
+}
+
+async fn run_until_ended(config: ServerConfig, logger: Logger) -> Result<(), StartError> {
     let mut signals = Signals::listen()
         .map_err(|error| StartError::Process(format!("unable to listen for signals: {error}")))?;
     let server = tokio::select! {

@@ -2,9 +2,8 @@
 
 use std::process::ExitCode;
 
-use spire_core::command::{Command, Manner, print, print_error};
+use spire_core::command::{Command, Manner, serve, tell};
 use spire_core::flags::{Flag, Values};
-use spire_core::telemetry::log::Logger;
 
 use crate::app;
 use crate::config::{self, PluginLists, RunFlags};
@@ -70,46 +69,10 @@ fn validate(values: &Values) -> ExitCode {
         node_attestors: NODE_ATTESTORS,
         upstream_authorities: UPSTREAM_AUTHORITIES,
     };
-    let verdict = config::validate(&run_flags(values), lists);
-    print_error(&verdict.stderr);
-    ExitCode::from(u8::from(print(&verdict.stdout).is_err() || !verdict.valid))
+    tell(&config::validate(&run_flags(values), lists))
 }
 
 fn run(values: &Values) -> ExitCode {
-    let loaded = match config::load(&run_flags(values)) {
-        Ok(loaded) => loaded,
-        Err(error) => return refuse(&error),
-    };
-    let logger = match Logger::start(loaded.config.log.clone()) {
-        Ok(logger) => logger,
-        Err(error) => return refuse(&error),
-    };
-    for warning in &loaded.warnings {
-        warning.log();
-    }
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            tracing::error!(%error, "Server crashed");
-            return ExitCode::FAILURE;
-        }
-    };
-    let ended = runtime.block_on(app::run(loaded.config, logger));
-    runtime.shutdown_background();
-    match ended {
-        Ok(()) => {
-            tracing::info!("Server stopped gracefully");
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            tracing::error!(%error, "Fatal run error");
-            tracing::error!(%error, "Server crashed");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn refuse(error: &dyn std::error::Error) -> ExitCode {
-    print_error(&format!("{error}\n"));
-    ExitCode::FAILURE
+    let loaded = config::load(&run_flags(values));
+    serve("Server", loaded, |config| config.log.clone(), app::run)
 }

@@ -3,7 +3,8 @@
 
 use std::fmt;
 
-use spire_core::command::{Failure, code_name};
+use spire_core::command::Failure;
+use spire_core::grpc::code_name;
 use spire_core::id::{IdError, SpiffeId};
 use spire_core::wire::types;
 use spire_core::wire::types::selector_match::MatchBehavior;

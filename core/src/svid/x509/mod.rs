@@ -18,6 +18,7 @@ use crate::id::SpiffeId;
 
 pub use described::{Described, describe_to_root};
 pub use issuer::{CaTemplate, IssueError, Issuer, LeafTemplate, self_sign_ca};
+pub use read::decimal;
 pub use request::{
     CertificateRequest, CsrError, agent_request, ca_request, mint_request, workload_request,
 };

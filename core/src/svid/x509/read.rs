@@ -12,6 +12,8 @@ use jiff::Timestamp;
 use x509_cert::ext::pkix::{BasicConstraints, KeyUsage};
 use x509_cert::time::{Time, Validity};
 
+use crate::limits::MAX_SERIAL_BYTES;
+
 /// The parts of a certificate.
 #[derive(Debug)]
 pub(crate) struct Certificate<'c> {
@@ -50,6 +52,9 @@ impl<'c> Certificate<'c> {
             fields.tlv_bytes()?; // version
         }
         let serial = UintRef::decode(&mut fields)?.as_bytes();
+        if serial.len() > MAX_SERIAL_BYTES {
+            return Err(der::ErrorKind::Overlength.into());
+        }
         fields.tlv_bytes()?; // signature algorithm
         fields.tlv_bytes()?; // issuer
         let validity: Validity = Validity::decode(&mut fields)?;
@@ -189,7 +194,9 @@ fn instant(time: Time) -> der::Result<Timestamp> {
         .ok_or_else(|| der::ErrorKind::DateTime.into())
 }
 
-fn decimal(big_endian: &[u8]) -> String {
+/// A big-endian number in decimal digits, as serial numbers are written. The work grows with the
+/// square of its length, so that whoever reads a number from outside bounds it first.
+pub fn decimal(big_endian: &[u8]) -> String {
     // Groups of nine digits, the lowest first.
     let mut groups = vec![0u64];
     for byte in big_endian {
@@ -219,6 +226,22 @@ mod tests {
     fn serial_numbers_are_written_in_decimal() {
         for number in [0u128, 7, 999_999_999, 1_000_000_000, u128::from(u64::MAX), u128::MAX] {
             assert_eq!(decimal(&number.to_be_bytes()), number.to_string());
+        }
+    }
+
+    #[test]
+    fn a_serial_number_without_measure_is_refused() {
+        for (bytes, taken) in [(20, true), (MAX_SERIAL_BYTES, true), (MAX_SERIAL_BYTES + 1, false)]
+        {
+            let serial = format!("0x{}", "7f".repeat(bytes));
+            let made = std::process::Command::new("openssl")
+                .args("req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes".split(' '))
+                .args("-keyout /dev/null -outform DER -subj /CN=x -set_serial".split(' '))
+                .arg(&serial)
+                .output()
+                .expect("openssl is part of a test machine");
+            assert!(made.status.success(), "{made:?}");
+            assert_eq!(Certificate::read(&made.stdout).is_ok(), taken, "{bytes} bytes");
         }
     }
 }

@@ -6,6 +6,7 @@ use der::asn1::{Ia5StringRef, PrintableStringRef, TeletexStringRef, Utf8StringRe
 use der::{Decode, Encode, Tag, Tagged};
 use rustls_pki_types::CertificateDer;
 use spire_core::path_template::Value;
+use spire_core::svid::x509::decimal;
 use x509_cert::Certificate;
 use x509_cert::attr::AttributeTypeAndValue;
 use x509_cert::ext::pkix::name::GeneralName;
@@ -154,22 +155,4 @@ fn ip_address(bytes: &[u8]) -> Option<IpAddr> {
         .map(IpAddr::from)
         .or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from))
         .ok()
-}
-
-/// A big-endian number in decimal digits.
-fn decimal(bytes: &[u8]) -> String {
-    let mut digits = vec![0_u8];
-    for byte in bytes {
-        let mut carry = u32::from(*byte);
-        for digit in &mut digits {
-            let value = u32::from(*digit) * 256 + carry;
-            *digit = (value % 10) as u8;
-            carry = value / 10;
-        }
-        while carry > 0 {
-            digits.push((carry % 10) as u8);
-            carry /= 10;
-        }
-    }
-    digits.iter().rev().map(|digit| char::from(b'0' + digit)).collect()
 }
