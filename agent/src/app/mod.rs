@@ -283,6 +283,9 @@ fn refuse_unsupported(config: &AgentConfig) -> Result<(), AgentError> {
     if config.experimental.require_pq_kem {
         return Err(AgentError::Unsupported("experimental.require_pq_kem"));
     }
+    if config.persist_cache {
+        return Err(AgentError::Unsupported("persist_cache"));
+    }
     if config.experimental.broker.is_some() {
         return Err(AgentError::Unsupported("experimental.broker"));
     }

@@ -95,7 +95,7 @@ impl State {
     }
 
     pub(super) fn matching(&self, found: &BTreeSet<Selector>) -> Vec<Arc<Entry>> {
-        with_unique_hints(&self.records.matching(found))
+        by_unique_hint(&self.records.matching(found)).0
     }
 
     pub(super) fn bundles(&self, found: &BTreeSet<Selector>) -> Bundles {
@@ -213,7 +213,7 @@ impl State {
     /// they have lost; where nothing is left of what they know, they and those to come wait.
     fn publish(&mut self, found: &BTreeSet<Selector>, now: Timestamp) {
         let Some(group) = self.groups.get(found) else { return };
-        let entitled = with_unique_hints(&group.matching);
+        let (entitled, ignored) = by_unique_hint(&group.matching);
         let mut identities = Vec::with_capacity(entitled.len());
         let mut pending = false;
         for entry in &entitled {
@@ -243,6 +243,13 @@ impl State {
         if !known.is_some_and(|known| known.says_the_same_as(&update))
             && let Some(group) = self.groups.get(found)
         {
+            for entry in ignored {
+                tracing::warn!(
+                    entry_id = %entry.id,
+                    hint = entry.hint.as_str(),
+                    "Ignoring entry with duplicate hint"
+                );
+            }
             group.published.send_replace(Some(update));
         }
     }
@@ -284,9 +291,9 @@ impl SharedUpdates {
     }
 }
 
-/// Leaves out those entries whose hint another one has that was created earlier, or at the same
-/// time with a lower id.
-fn with_unique_hints(entries: &[Arc<Entry>]) -> Vec<Arc<Entry>> {
+/// The entries, and those left out since another one has their hint that was created earlier, or
+/// at the same time with a lower id.
+fn by_unique_hint(entries: &[Arc<Entry>]) -> (Vec<Arc<Entry>>, Vec<Arc<Entry>>) {
     let mut keepers: HashMap<&str, &Arc<Entry>> = HashMap::new();
     for entry in entries.iter().filter(|entry| !entry.hint.as_str().is_empty()) {
         let keeper = keepers.entry(entry.hint.as_str()).or_insert(entry);
@@ -294,17 +301,8 @@ fn with_unique_hints(entries: &[Arc<Entry>]) -> Vec<Arc<Entry>> {
             *keeper = entry;
         }
     }
-    let is_kept = |entry: &&Arc<Entry>| {
-        let keeper = keepers.get(entry.hint.as_str());
-        let kept = keeper.is_none_or(|keeper| keeper.id == entry.id);
-        if !kept {
-            tracing::warn!(
-                entry_id = %entry.id,
-                hint = entry.hint.as_str(),
-                "Ignoring entry with duplicate hint"
-            );
-        }
-        kept
+    let is_kept = |entry: &Arc<Entry>| {
+        keepers.get(entry.hint.as_str()).is_none_or(|keeper| keeper.id == entry.id)
     };
-    entries.iter().filter(is_kept).cloned().collect()
+    entries.iter().cloned().partition(is_kept)
 }
