@@ -18,6 +18,7 @@ pub mod node;
 pub mod os_error;
 pub mod path_template;
 pub mod process;
+pub mod remote;
 pub mod selector;
 pub mod svid;
 pub mod tasks;

@@ -77,11 +77,12 @@ impl From<attestation::Error> for Status {
         match error {
             Error::UnknownKind(_) => Self::failed_precondition(sentence),
             Error::NoSuchToken | Error::TokenExpired => Self::invalid_argument(sentence),
-            Error::Banned | Error::AlreadyUsed => Self::permission_denied(sentence),
+            Error::Banned(_) | Error::AlreadyUsed(_) => Self::permission_denied(sentence),
             Error::AgentId(..) => Self::internal(sentence),
             Error::Attestor { source, .. } => match source {
                 AttestError::Malformed(_) => Self::invalid_argument(sentence),
                 AttestError::Refused(_) => Self::permission_denied(sentence),
+                AttestError::NotFound(_) => Self::not_found(sentence),
                 AttestError::Unavailable(_) => Self::unavailable(sentence),
             },
             Error::Sign(error) => error.into(),

@@ -4,9 +4,9 @@ use std::net::IpAddr;
 
 use async_trait::async_trait;
 use spire_core::id::SpiffeId;
-use spire_core::node::{AttestError, Peer};
+use spire_core::node::{AttestError, Examination, Peer};
 
-use super::{Attestation, Error};
+use super::{Attestation, Error, FIRST_USE};
 
 /// Challenges of one attestation; no scheme needs more than a few.
 const MAX_CHALLENGES: u32 = 8;
@@ -29,35 +29,45 @@ pub(super) struct Applicant<'a> {
     funnel: &'a Attestation,
     dialogue: &'a mut dyn Dialogue,
     challenges: u32,
+    examination: &'a mut Examination,
     /// Why the server refused the node when its attestor asked.
     pub(super) refusal: Option<Error>,
 }
 
 impl<'a> Applicant<'a> {
-    pub(super) fn new(funnel: &'a Attestation, dialogue: &'a mut dyn Dialogue) -> Self {
-        Self { funnel, dialogue, challenges: 0, refusal: None }
+    pub(super) fn new(
+        funnel: &'a Attestation,
+        dialogue: &'a mut dyn Dialogue,
+        examination: &'a mut Examination,
+    ) -> Self {
+        Self { funnel, dialogue, challenges: 0, examination, refusal: None }
     }
 }
 
 #[async_trait]
 impl Peer for Applicant<'_> {
-    async fn challenge(&mut self, challenge: Vec<u8>) -> Result<Vec<u8>, AttestError> {
+    async fn challenge(&mut self, challenge: Vec<u8>) -> Result<Option<Vec<u8>>, AttestError> {
         self.challenges += 1;
         if self.challenges > MAX_CHALLENGES {
             return Err(AttestError::Malformed("too many challenges".to_owned()));
         }
-        self.dialogue.challenge(challenge).await
+        self.dialogue.challenge(challenge).await.map(Some)
     }
 
     async fn admit(&mut self, agent_id: &SpiffeId, can_reattest: bool) -> Result<(), AttestError> {
-        self.funnel.admit(agent_id, can_reattest).map_err(|refusal| {
+        let admitted = self.funnel.admit(agent_id, can_reattest).map_err(|refusal| {
             let sentence = refusal.to_string();
             self.refusal = Some(refusal);
             AttestError::Refused(sentence)
-        })
+        });
+        self.examination.check(FIRST_USE, admitted)
     }
 
     fn address(&self) -> Option<IpAddr> {
         self.dialogue.address()
+    }
+
+    fn examination(&mut self) -> &mut Examination {
+        self.examination
     }
 }

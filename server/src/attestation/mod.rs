@@ -14,7 +14,7 @@ use aws_lc_rs::digest;
 use bytes::Bytes;
 use spire_core::clock::Clock;
 use spire_core::id::{SpiffeId, TrustDomain};
-use spire_core::node::{AttestError, Attested, NodeAttestor};
+use spire_core::node::{AttestError, Attested, Examination, NodeAttestor};
 use spire_core::selector::Selector;
 use spire_core::svid::x509::{CertificateRequest, X509Svid};
 
@@ -25,6 +25,9 @@ use crate::store::{self, KeyFingerprint, Recorded, Redemption, Store, StoreError
 use applicant::Applicant;
 pub use applicant::Dialogue;
 pub use join_token::{JOIN_TOKEN, agent_id_of};
+
+/// The check that an agent is neither banned nor known where its evidence counts once only.
+const FIRST_USE: &str = "first use";
 
 /// How long an agent waits at most until this server knows it in memory. It has its SVID either
 /// way; were its first call faster, the agent would be sent away.
@@ -68,10 +71,10 @@ pub enum Error {
     AgentId(SpiffeId, &'static str),
     /// An operator has banned the agent; only its deletion lets it back.
     #[error("failed to attest: agent is banned")]
-    Banned,
+    Banned(SpiffeId),
     /// The evidence counts once only; an operator may evict the agent that used it.
     #[error("attestation data has already been used to attest an agent")]
-    AlreadyUsed,
+    AlreadyUsed(SpiffeId),
     /// There is no such token, or another key has used it.
     #[error("failed to attest: join token does not exist or has already been used")]
     NoSuchToken,
@@ -118,11 +121,25 @@ impl Attestation {
         request: Request,
         dialogue: &mut dyn Dialogue,
     ) -> Result<Admitted, Error> {
-        let node = self.verify(&request, dialogue).await?;
+        let mut examination = Examination::default();
+        let admitted = self.examine(&request, dialogue, &mut examination).await;
+        if let Err(refusal) = &admitted {
+            log_refusal(&request.kind, &examination, refusal);
+        }
+        admitted
+    }
+
+    async fn examine(
+        &self,
+        request: &Request,
+        dialogue: &mut dyn Dialogue,
+        examination: &mut Examination,
+    ) -> Result<Admitted, Error> {
+        let node = self.verify(request, dialogue, examination).await?;
         self.admit(&node.agent_id, node.can_reattest || request.kind == JOIN_TOKEN)?;
-        let selectors = self.resolve(&request.kind, &node).await?;
+        let selectors = self.resolve(&request.kind, &node, examination).await?;
         let svid = self.authority.sign_agent(&request.csr, &node.agent_id).await?;
-        self.record(&request, &node, selectors, &svid).await?;
+        self.record(request, &node, selectors, &svid).await?;
         self.known_here().await;
         Ok(Admitted { svid, can_reattest: node.can_reattest })
     }
@@ -131,13 +148,14 @@ impl Attestation {
         &self,
         request: &Request,
         dialogue: &mut dyn Dialogue,
+        examination: &mut Examination,
     ) -> Result<Attested, Error> {
         if request.kind == JOIN_TOKEN {
             return join_token::verify(&request.evidence, &self.trust_domain);
         }
         let attestor = self.attestors.load().get(&request.kind).cloned();
         let attestor = attestor.ok_or_else(|| Error::UnknownKind(request.kind.clone()))?;
-        let mut applicant = Applicant::new(self, dialogue);
+        let mut applicant = Applicant::new(self, dialogue, examination);
         match attestor.verify(&request.evidence, &mut applicant).await {
             Ok(node) => {
                 self.check_id(&request.kind, &node.agent_id)?;
@@ -180,14 +198,19 @@ impl Attestation {
     fn admit(&self, agent_id: &SpiffeId, can_come_again: bool) -> Result<(), Error> {
         let snapshot = self.registry.snapshot();
         match snapshot.node(agent_id) {
-            Some(node) if node.is_banned() => Err(Error::Banned),
-            Some(_) if !can_come_again => Err(Error::AlreadyUsed),
+            Some(node) if node.is_banned() => Err(Error::Banned(agent_id.clone())),
+            Some(_) if !can_come_again => Err(Error::AlreadyUsed(agent_id.clone())),
             _ => Ok(()),
         }
     }
 
-    async fn resolve(&self, kind: &str, node: &Attested) -> Result<BTreeSet<Selector>, Error> {
-        let found = node.resolver.selectors().await;
+    async fn resolve(
+        &self,
+        kind: &str,
+        node: &Attested,
+        examination: &mut Examination,
+    ) -> Result<BTreeSet<Selector>, Error> {
+        let found = node.resolver.selectors(examination).await;
         let found = found.map_err(|source| Error::Attestor { kind: kind.to_owned(), source })?;
         let own = self.id_as_selector.then(|| {
             Selector::new("spiffe_id", node.agent_id.as_str()).expect("an ID is a selector's value")
@@ -213,8 +236,8 @@ impl Attestation {
         };
         match self.store.record_attestation(attestation, self.clock.now()).await? {
             Recorded::Stored(_) => Ok(()),
-            Recorded::Banned => Err(Error::Banned),
-            Recorded::AlreadyUsed => Err(Error::AlreadyUsed),
+            Recorded::Banned => Err(Error::Banned(node.agent_id.clone())),
+            Recorded::AlreadyUsed => Err(Error::AlreadyUsed(node.agent_id.clone())),
             Recorded::Token(Redemption::Expired) => Err(Error::TokenExpired),
             Recorded::Token(_) => Err(Error::NoSuchToken),
         }
@@ -227,6 +250,29 @@ impl Attestation {
         let known = self.registry.wait_for(revision);
         let _ = tokio::time::timeout(KNOWN_WITHIN, known).await;
     }
+}
+
+/// One line for each refused node: what it claims to be, and which check stood in its way. The
+/// agent's ID is told here alone, never to the peer.
+fn log_refusal(kind: &str, examination: &Examination, refusal: &Error) {
+    let agent_id = match refusal {
+        Error::Banned(id) | Error::AlreadyUsed(id) | Error::AgentId(id, _) => Some(id),
+        _ => None,
+    };
+    let check = match refusal {
+        Error::Banned(_) | Error::AlreadyUsed(_) => Some(FIRST_USE),
+        _ => examination.failed().map(|check| check.name),
+    };
+    tracing::warn!(
+        subsystem_name = "attestation",
+        node_attestor_type = kind,
+        claimed_node = examination.claimed,
+        agent_id = agent_id.map(tracing::field::display),
+        check,
+        cloud_request_id = examination.cloud_request_id,
+        reason = %refusal,
+        "Node refused"
+    );
 }
 
 /// A token is spent for the key of the request, so that the same agent may ask again where the

@@ -45,18 +45,23 @@ struct X509Pop {
 #[async_trait]
 impl NodeAttestor for X509Pop {
     async fn verify(&self, evidence: &[u8], peer: &mut dyn Peer) -> Result<Attested, AttestError> {
-        let chain = self.read_chain(evidence)?;
+        let chain = peer.examination().check("evidence", self.read_chain(evidence))?;
         let leaf = NodeCertificate::read(&chain[0])
-            .map_err(|error| malformed(format!("unable to parse leaf certificate: {error}")))?;
-        let key = ProofKey::of(&leaf, self.config.max_rsa_key_size)?;
+            .map_err(|error| malformed(format!("unable to parse leaf certificate: {error}")));
+        let leaf = peer.examination().check("leaf certificate", leaf)?;
+        peer.examination().claim(format_args!("certificate {}", leaf.fingerprint));
+        let key = ProofKey::of(&leaf, self.config.max_rsa_key_size);
+        let key = peer.examination().check("leaf certificate's key", key)?;
 
         let authorities = self
             .roots()?
             .verify(&chain, self.host.clock.now())
-            .map_err(|error| refused(format!("certificate verification failed: {error}")))?;
-        let agent_id = self.agent_id(&leaf)?;
+            .map_err(|error| refused(format!("certificate verification failed: {error}")));
+        let authorities = peer.examination().check("certificate chain", authorities)?;
+        let agent_id = peer.examination().check("agent ID", self.agent_id(&leaf))?;
         if self.config.verify_client_ip {
-            check_address(&leaf, peer)?;
+            let same = check_address(&leaf, peer);
+            peer.examination().check("client IP address", same)?;
         }
         prove_possession(&key, peer).await?;
 
@@ -179,13 +184,21 @@ async fn prove_possession(key: &ProofKey, peer: &mut dyn Peer) -> Result<(), Att
     };
     let challenge = serde_json::to_vec(&challenge)
         .map_err(|error| malformed(format!("unable to marshal challenge: {error}")))?;
-    let answer = peer.challenge(challenge).await?;
+    let Some(answer) = peer.challenge(challenge).await? else {
+        peer.examination().skip("possession of the key", "only a challenged node can prove it");
+        return Ok(());
+    };
+    let holds = check_answer(key, &own, &answer);
+    peer.examination().check("possession of the key", holds)
+}
+
+fn check_answer(key: &ProofKey, own: &[u8], answer: &[u8]) -> Result<(), AttestError> {
     if answer.len() > MAX_RESPONSE_BYTES {
         return Err(malformed(format!("challenge response exceeds {MAX_RESPONSE_BYTES} bytes")));
     }
-    let response: Response = serde_json::from_slice(&answer)
+    let response: Response = serde_json::from_slice(answer)
         .map_err(|error| malformed(format!("unable to unmarshal challenge response: {error}")))?;
-    key.check(&own, response)
+    key.check(own, response)
         .map_err(|error| refused(format!("challenge response verification failed: {error}")))
 }
 

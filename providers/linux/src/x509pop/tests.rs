@@ -11,7 +11,9 @@ use spire_core::catalog::Host;
 use spire_core::clock::Clock;
 use spire_core::config::Section;
 use spire_core::id::{SpiffeId, TrustDomain};
-use spire_core::node::{AttestError, Attested, Evidence, EvidenceSource, NodeAttestor, Peer};
+use spire_core::node::{
+    AttestError, Attested, Evidence, EvidenceSource, Examination, NodeAttestor, Outcome, Peer,
+};
 use tokio::sync::watch;
 
 /// A root, an intermediate and a leaf, made anew in a folder of their own.
@@ -104,18 +106,26 @@ struct Agent {
     evidence: Box<dyn Evidence>,
     address: Option<IpAddr>,
     spoils_answer: bool,
+    examination: Examination,
+}
+
+impl Agent {
+    async fn of(pki: &Pki) -> Self {
+        let examination = Examination::default();
+        Self { evidence: pki.evidence().await, address: None, spoils_answer: false, examination }
+    }
 }
 
 #[async_trait]
 impl Peer for Agent {
-    async fn challenge(&mut self, challenge: Vec<u8>) -> Result<Vec<u8>, AttestError> {
+    async fn challenge(&mut self, challenge: Vec<u8>) -> Result<Option<Vec<u8>>, AttestError> {
         let mut answer = self.evidence.answer(&challenge).await.unwrap();
         if self.spoils_answer {
             // The first letter of the agent's nonce: what was signed is another one.
             let at = String::from_utf8(answer.clone()).unwrap().find("nonce\":\"").unwrap() + 8;
             answer[at] = if answer[at] == b'A' { b'B' } else { b'A' };
         }
-        Ok(answer)
+        Ok(Some(answer))
     }
 
     async fn admit(&mut self, _: &SpiffeId, _: bool) -> Result<(), AttestError> {
@@ -125,10 +135,14 @@ impl Peer for Agent {
     fn address(&self) -> Option<IpAddr> {
         self.address
     }
+
+    fn examination(&mut self) -> &mut Examination {
+        &mut self.examination
+    }
 }
 
 async fn attest(pki: &Pki, more: &str) -> Result<Attested, AttestError> {
-    let mut peer = Agent { evidence: pki.evidence().await, address: None, spoils_answer: false };
+    let mut peer = Agent::of(pki).await;
     let payload = peer.evidence.payload().to_vec();
     pki.server(more).verify(&payload, &mut peer).await
 }
@@ -159,7 +173,7 @@ async fn every_kind_of_key_proves_its_node() {
             format!("spiffe://example.org/spire/agent/x509pop/{print}")
         );
         assert!(attested.can_reattest);
-        let selectors = attested.resolver.selectors().await.unwrap();
+        let selectors = attested.resolver.selectors(&mut Examination::default()).await.unwrap();
         let selectors: Vec<_> = selectors.iter().map(ToString::to_string).collect();
         for expected in [
             "x509pop:subject:cn:web-1".to_owned(),
@@ -186,7 +200,7 @@ async fn the_template_names_fields_of_the_certificate() {
 async fn a_certificate_of_another_ca_is_refused() {
     let pki = Pki::new(&["ec", "-pkeyopt", "ec_paramgen_curve:P-256"]);
     let other = Pki::new(&["ec", "-pkeyopt", "ec_paramgen_curve:P-256"]);
-    let mut peer = Agent { evidence: pki.evidence().await, address: None, spoils_answer: false };
+    let mut peer = Agent::of(&pki).await;
     let payload = peer.evidence.payload().to_vec();
     let Err(error) = other.server("").verify(&payload, &mut peer).await else { panic!() };
     assert!(matches!(error, AttestError::Refused(_)));
@@ -209,14 +223,49 @@ async fn authorities_sign_no_further_than_they_may() {
 async fn a_signature_over_something_else_is_refused() {
     for key in [&["rsa"][..], &["ec", "-pkeyopt", "ec_paramgen_curve:P-256"]] {
         let pki = Pki::new(key);
-        let mut peer = Agent { evidence: pki.evidence().await, address: None, spoils_answer: true };
+        let mut peer = Agent { spoils_answer: true, ..Agent::of(&pki).await };
         let payload = peer.evidence.payload().to_vec();
         let Err(error) = pki.server("").verify(&payload, &mut peer).await else { panic!() };
         assert!(
             error.to_string().starts_with("challenge response verification failed: "),
             "{error}"
         );
+        assert_eq!(peer.examination.failed().unwrap().name, "possession of the key");
     }
+}
+
+/// Evidence that was written down: nobody is there to answer.
+struct Paper(Examination);
+
+#[async_trait]
+impl Peer for Paper {
+    async fn challenge(&mut self, _: Vec<u8>) -> Result<Option<Vec<u8>>, AttestError> {
+        Ok(None)
+    }
+
+    async fn admit(&mut self, _: &SpiffeId, _: bool) -> Result<(), AttestError> {
+        Ok(())
+    }
+
+    fn address(&self) -> Option<IpAddr> {
+        None
+    }
+
+    fn examination(&mut self) -> &mut Examination {
+        &mut self.0
+    }
+}
+
+#[tokio::test]
+async fn evidence_without_a_node_shows_all_but_the_possession_of_the_key() {
+    let pki = Pki::new(&["ec", "-pkeyopt", "ec_paramgen_curve:P-256"]);
+    let exhibit = pki.evidence().await.exhibit(None).await.unwrap();
+    let mut paper = Paper(Examination::default());
+    pki.server("").verify(&exhibit, &mut paper).await.unwrap();
+    let (last, others) = paper.0.checks.split_last().unwrap();
+    assert!(matches!(last.outcome, Outcome::Skipped(_)), "{last:?}");
+    assert_eq!(last.name, "possession of the key");
+    assert!(others.iter().all(|check| check.outcome == Outcome::Passed), "{others:?}");
 }
 
 #[tokio::test]
@@ -226,7 +275,7 @@ async fn limits_of_the_section_hold() {
     assert_eq!(error.to_string(), "leaf certificate key size too large");
     let chain: Vec<_> = (0..6).map(|_| "AA==").collect();
     let payload = serde_json::json!({ "certificates": chain }).to_string();
-    let mut peer = Agent { evidence: pki.evidence().await, address: None, spoils_answer: false };
+    let mut peer = Agent::of(&pki).await;
     let Err(error) = pki.server("").verify(payload.as_bytes(), &mut peer).await else { panic!() };
     assert_eq!(error.to_string(), "too many intermediate certificates");
 }
@@ -245,7 +294,7 @@ async fn the_address_must_be_named_where_that_is_asked() {
     let server = pki.server("verify_client_ip = true");
     for (address, is_fine) in [("10.1.2.3", true), ("::ffff:10.1.2.3", true), ("10.1.2.4", false)] {
         let address = Some(address.parse().unwrap());
-        let mut peer = Agent { evidence: pki.evidence().await, address, spoils_answer: false };
+        let mut peer = Agent { address, ..Agent::of(&pki).await };
         let payload = peer.evidence.payload().to_vec();
         assert_eq!(server.verify(&payload, &mut peer).await.is_ok(), is_fine, "{address:?}");
     }
@@ -273,8 +322,7 @@ fn arbitrary_evidence_is_refused_and_no_more() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     for payload in ["", "{}", "[]", "{\"certificates\":null}", "{\"certificates\":[\"%\"]}"] {
         runtime.block_on(async {
-            let evidence = pki.evidence().await;
-            let mut peer = Agent { evidence, address: None, spoils_answer: false };
+            let mut peer = Agent::of(&pki).await;
             let outcome = server.verify(payload.as_bytes(), &mut peer).await;
             assert!(matches!(outcome, Err(AttestError::Malformed(_))), "{payload}");
         });

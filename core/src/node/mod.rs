@@ -1,5 +1,7 @@
 //! The contract of node attestation: evidence from an agent, a proven node on the server.
 
+mod examination;
+
 use std::net::IpAddr;
 
 use async_trait::async_trait;
@@ -7,28 +9,32 @@ use async_trait::async_trait;
 use crate::id::SpiffeId;
 use crate::selector::Selector;
 
+pub use examination::{Check, Examination, Outcome};
+
 /// The server half of an attestor: evidence → attested node, or a refusal with a reason.
 #[async_trait]
 pub trait NodeAttestor: Send + Sync {
     /// Checks `evidence`, asking the node through `peer` where the scheme needs a fresh nonce. It
     /// makes every call that the ID or a refusal depends on; what only selectors need is left to
     /// the resolver. Where the ID follows from the evidence alone, it asks [`Peer::admit`] before
-    /// it calls the cloud.
+    /// it calls the cloud. What it makes sure of, it writes into [`Peer::examination`].
     ///
     /// # Errors
     /// `Malformed` (shape or signature), `Refused` (policy or proof), `Unavailable` (the cloud
-    /// could not be asked).
+    /// could not be asked), `NotFound` (the cloud knows no such node).
     async fn verify(&self, evidence: &[u8], peer: &mut dyn Peer) -> Result<Attested, AttestError>;
 }
 
 /// The agent at the other end, and the server's word on it, as an attestor sees them.
 #[async_trait]
 pub trait Peer: Send {
-    /// Sends a challenge and returns the node's answer.
+    /// Sends a challenge and returns the node's answer; `None` where evidence is looked at that
+    /// was written down earlier, so that no node is there to answer. Then the evidence is all that
+    /// there is, and what only a fresh answer proves is skipped.
     ///
     /// # Errors
     /// `Malformed` where the stream ended or carried something else.
-    async fn challenge(&mut self, challenge: Vec<u8>) -> Result<Vec<u8>, AttestError>;
+    async fn challenge(&mut self, challenge: Vec<u8>) -> Result<Option<Vec<u8>>, AttestError>;
 
     /// Asks whether `agent_id` may attest at all: not banned, and not used before where its
     /// evidence could be replayed.
@@ -39,6 +45,9 @@ pub trait Peer: Send {
 
     /// Where the connection comes from, as far as it is known and trusted.
     fn address(&self) -> Option<IpAddr>;
+
+    /// Where the attestor writes down what it makes sure of.
+    fn examination(&mut self) -> &mut Examination;
 }
 
 /// A node that has proven itself.
@@ -58,13 +67,13 @@ pub trait NodeResolver: Send + Sync {
     ///
     /// # Errors
     /// As [`NodeAttestor::verify`].
-    async fn selectors(&self) -> Result<Vec<Selector>, AttestError>;
+    async fn selectors(&self, examination: &mut Examination) -> Result<Vec<Selector>, AttestError>;
 }
 
 /// Selectors that followed from the evidence itself.
 #[async_trait]
 impl NodeResolver for Vec<Selector> {
-    async fn selectors(&self) -> Result<Vec<Selector>, AttestError> {
+    async fn selectors(&self, _: &mut Examination) -> Result<Vec<Selector>, AttestError> {
         Ok(self.clone())
     }
 }
@@ -78,6 +87,9 @@ pub enum AttestError {
     /// The proof does not hold, or policy forbids the node.
     #[error("{0}")]
     Refused(String),
+    /// The cloud knows no node such as the evidence speaks of.
+    #[error("{0}")]
+    NotFound(String),
     /// Nothing is wrong with the evidence, but whoever vouches for it could not be asked.
     #[error("{0}")]
     Unavailable(String),
@@ -104,6 +116,16 @@ pub trait Evidence: Send {
     /// # Errors
     /// [`EvidenceError`] where the challenge is not one of this scheme's.
     async fn answer(&mut self, challenge: &[u8]) -> Result<Vec<u8>, EvidenceError>;
+
+    /// What can be looked at without a server: the payload or, where the proof is in the answer to
+    /// a challenge, that answer; for `nonce` where one is given.
+    ///
+    /// # Errors
+    /// As [`answer`](Self::answer).
+    async fn exhibit(&mut self, nonce: Option<&str>) -> Result<Vec<u8>, EvidenceError> {
+        let _ = nonce;
+        Ok(self.payload().to_vec())
+    }
 }
 
 /// Why an agent has nothing to show.

@@ -1,0 +1,12 @@
+//! Calls to services outside of the trust domain, such as those of a cloud: where they are, a
+//! client that bounds what they may answer, and questions of many that are put together.
+//!
+//! Which services there are is known to the providers alone.
+
+mod client;
+mod coalesce;
+mod endpoint;
+
+pub use client::{Answer, Client, RemoteError};
+pub use coalesce::{Coalescer, Lookup};
+pub use endpoint::{Endpoint, Endpoints};
