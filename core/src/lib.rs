@@ -12,6 +12,7 @@ pub mod entry;
 pub mod flags;
 pub mod grpc;
 pub mod id;
+pub mod jws;
 pub mod keys;
 pub mod limits;
 pub mod node;

@@ -110,7 +110,7 @@ impl Jwk<'_> {
 ///
 /// # Errors
 /// What is wrong with a key of a kind that is used.
-pub(super) fn spki_of(jwk: &Value) -> Result<Option<Bytes>, String> {
+pub(crate) fn spki_of(jwk: &Value) -> Result<Option<Bytes>, String> {
     let text = |name: &str| jwk.get(name).and_then(Value::as_str);
     let number = |name: &str| {
         let text = text(name).ok_or_else(|| format!("key without {name}"))?;

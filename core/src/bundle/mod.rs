@@ -1,6 +1,6 @@
 //! The public keys by which a trust domain's SVIDs are checked.
 
-mod jwk;
+pub(crate) mod jwk;
 mod jwks;
 mod pem;
 

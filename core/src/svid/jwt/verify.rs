@@ -2,46 +2,20 @@
 
 use std::ops::Deref;
 
-use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ECDSA_P521_SHA512_FIXED,
-    RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_2048_8192_SHA384, RSA_PKCS1_2048_8192_SHA512,
-    RSA_PSS_2048_8192_SHA256, RSA_PSS_2048_8192_SHA384, RSA_PSS_2048_8192_SHA512,
-    UnparsedPublicKey, VerificationAlgorithm,
-};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::{SignedDuration, Timestamp};
-use rustls_pki_types::{AlgorithmIdentifier, alg_id};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::{JwtError, Verified};
 use crate::bundle::Bundle;
 use crate::id::{SpiffeId, TrustDomain};
+use crate::jws::Algorithm;
 use crate::limits::MAX_JWT_BYTES;
-use crate::svid::x509::read;
 
 /// How far the clocks of issuer and validator may differ.
 const LEEWAY: SignedDuration = SignedDuration::from_mins(1);
-
-/// An algorithm by its name, the kind of key that it needs, and how it checks.
-type Algorithm = (&'static str, AlgorithmIdentifier, &'static dyn VerificationAlgorithm);
-
-/// All that a JWT-SVID may use.
-///
-/// # Source
-/// JWT-SVID, 2.1.
-static ALGORITHMS: [Algorithm; 9] = [
-    ("ES256", alg_id::ECDSA_P256, &ECDSA_P256_SHA256_FIXED),
-    ("ES384", alg_id::ECDSA_P384, &ECDSA_P384_SHA384_FIXED),
-    ("ES512", alg_id::ECDSA_P521, &ECDSA_P521_SHA512_FIXED),
-    ("RS256", alg_id::RSA_ENCRYPTION, &RSA_PKCS1_2048_8192_SHA256),
-    ("RS384", alg_id::RSA_ENCRYPTION, &RSA_PKCS1_2048_8192_SHA384),
-    ("RS512", alg_id::RSA_ENCRYPTION, &RSA_PKCS1_2048_8192_SHA512),
-    ("PS256", alg_id::RSA_ENCRYPTION, &RSA_PSS_2048_8192_SHA256),
-    ("PS384", alg_id::RSA_ENCRYPTION, &RSA_PSS_2048_8192_SHA384),
-    ("PS512", alg_id::RSA_ENCRYPTION, &RSA_PSS_2048_8192_SHA512),
-];
 
 /// What is looked at in a header; other members are tolerated.
 #[derive(Deserialize)]
@@ -125,10 +99,14 @@ fn parse(token: &str) -> Result<Parts<'_>, JwtError> {
     Ok((signed, decode("payload", payload)?, decode("signature", signature)?, header))
 }
 
-fn check_header(header: &Header) -> Result<&'static Algorithm, JwtError> {
-    let algorithm = ALGORITHMS.iter().find(|(name, ..)| *name == header.alg);
+/// A JWT-SVID may use any of our algorithms.
+///
+/// # Source
+/// JWT-SVID, 2.1.
+fn check_header(header: &Header) -> Result<Algorithm, JwtError> {
+    let algorithm = Algorithm::named(&header.alg, &Algorithm::ALL);
     let algorithm = algorithm.ok_or_else(|| {
-        let known: Vec<_> = ALGORITHMS.iter().map(|(name, ..)| format!("{name:?}")).collect();
+        let known = Algorithm::ALL.map(|algorithm| format!("{:?}", algorithm.name()));
         unparsable(format!(
             "unexpected signature algorithm {:?}; expected [{}]",
             header.alg,
@@ -183,7 +161,7 @@ fn audiences(claims: &Map<String, Value>) -> Result<Vec<String>, JwtError> {
 }
 
 fn check_signature(
-    (_, key_kind, verification): &Algorithm,
+    algorithm: Algorithm,
     bundle: &Bundle,
     key_id: &str,
     signed: &[u8],
@@ -194,12 +172,9 @@ fn check_signature(
         let trust_domain = bundle.trust_domain.as_str();
         JwtError(format!("public key {key_id:?} not found in trust domain {trust_domain:?}"))
     })?;
-    let bad = || refused("go-jose/go-jose: error in cryptographic primitive");
-    let (kind, bits) = read::key_parts(&authority.public_key).map_err(|_| bad())?;
-    if *kind != **key_kind {
-        return Err(bad());
-    }
-    UnparsedPublicKey::new(*verification, bits).verify(signed, signature).map_err(|_| bad())
+    algorithm
+        .verify(&authority.public_key, signed, signature)
+        .map_err(|_| refused("go-jose/go-jose: error in cryptographic primitive"))
 }
 
 fn check_times(
