@@ -10,6 +10,10 @@ pub const MAX_MESSAGE_BYTES: usize = 4 << 20;
 /// process of the node may send some, so that this is far less than what a server takes.
 pub const MAX_WORKLOAD_REQUEST_BYTES: usize = 128 << 10;
 
+/// Largest evidence of a node, and largest answer to a challenge, in bytes. Chains of certificates
+/// and quotes of TPMs stay below a tenth of it.
+pub const MAX_EVIDENCE_BYTES: usize = 256 << 10;
+
 /// Longest id of an entry in bytes.
 pub const MAX_ENTRY_ID_BYTES: usize = 255;
 

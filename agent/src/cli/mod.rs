@@ -2,6 +2,7 @@
 
 mod api;
 mod debug;
+mod evidence;
 mod healthcheck;
 mod logger;
 mod process;
@@ -18,6 +19,7 @@ pub const PROGRAM: Program = Program {
         api::JWT,
         api::WATCH,
         debug::COMMANDS,
+        evidence::COMMANDS,
         healthcheck::COMMANDS,
         logger::COMMANDS,
         process::COMMANDS,

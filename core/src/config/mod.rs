@@ -63,6 +63,12 @@ impl Section {
         self.items.retain(|item| !item.key.eq_ignore_ascii_case(key));
     }
 
+    /// Puts the items of `other` before these, so that of a key that both have this one counts, and
+    /// blocks that both have are one.
+    pub fn lend(&mut self, other: &Self) {
+        self.items.splice(0..0, other.items.iter().cloned());
+    }
+
     /// Sets `block.key` to a text from the command line, which the file's own value yields to.
     pub fn set_text(&mut self, block: &str, key: &str, text: &str) {
         self.set(block, key, Value::Text(Zeroizing::new(text.to_owned())));

@@ -1,6 +1,7 @@
 //! The contract of node attestation: evidence from an agent, a proven node on the server.
 
 mod examination;
+mod written;
 
 use std::net::IpAddr;
 
@@ -10,6 +11,7 @@ use crate::id::SpiffeId;
 use crate::selector::Selector;
 
 pub use examination::{Check, Examination, Outcome};
+pub use written::WrittenEvidence;
 
 /// The server half of an attestor: evidence → attested node, or a refusal with a reason.
 #[async_trait]

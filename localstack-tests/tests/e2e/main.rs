@@ -1,6 +1,7 @@
 //! Stories that the real programs go through as real processes, one file each.
 #![allow(clippy::unwrap_used, reason = "a test fails where it is")]
 
+mod evidence;
 mod hostile;
 mod kill;
 mod mistakes;

@@ -3,6 +3,7 @@
 //! What evidence proves is left to the attestors; how it travels, to `api/agent.rs`.
 
 mod applicant;
+mod evidence;
 mod join_token;
 
 use std::collections::{BTreeSet, HashMap};
@@ -24,6 +25,7 @@ use crate::store::{self, KeyFingerprint, Recorded, Redemption, Store, StoreError
 
 use applicant::Applicant;
 pub use applicant::Dialogue;
+pub use evidence::{Verdict, examine};
 pub use join_token::{JOIN_TOKEN, agent_id_of};
 
 /// The check that an agent is neither banned nor known where its evidence counts once only.

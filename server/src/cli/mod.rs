@@ -4,6 +4,7 @@ mod agent;
 mod bundle;
 mod debug;
 mod entry;
+mod evidence;
 mod healthcheck;
 mod logger;
 mod mint;
@@ -23,6 +24,7 @@ pub const PROGRAM: Program = Program {
         bundle::COMMANDS,
         debug::COMMANDS,
         entry::COMMANDS,
+        evidence::COMMANDS,
         healthcheck::COMMANDS,
         logger::COMMANDS,
         mint::COMMANDS,

@@ -21,7 +21,7 @@ pub use federation::{
 };
 pub use plugins::ServerPlugins;
 pub use server::ServerConfig;
-pub use validate::{PluginLists, validate};
+pub use validate::{PluginLists, offline_host, validate};
 
 /// Where the file is unless a flag names another one.
 pub const DEFAULT_FILE: &str = "conf/server/server.conf";

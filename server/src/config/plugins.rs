@@ -56,17 +56,21 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Option<Vec<PluginConfig>> {
             plugin.section.remove("ttl");
         }
     }
-    for resolver in plugins.iter().filter(|plugin| plugin.kind == "NodeResolver") {
-        if resolver.name != "noop" {
-            let sentence = format!(
-                "NodeResolver {name:?} has no effect; the NodeAttestor {name:?} finds the \
-                 selectors, with credentials of its own",
-                name = resolver.name
-            );
-            reader.deprecated(sentence, "plugins");
+    let is_resolver = is_kind("NodeResolver");
+    let resolvers: Vec<_> = plugins.extract_if(.., |plugin| is_resolver(plugin)).collect();
+    for resolver in resolvers.iter().filter(|resolver| resolver.name != "noop") {
+        let name = &resolver.name;
+        let sentence = format!(
+            "NodeResolver {name:?} is deprecated; NodeAttestor {name:?} finds the selectors, and \
+             is lent its settings"
+        );
+        reader.deprecated(sentence, "plugins");
+        let is_its_own =
+            |plugin: &&mut PluginConfig| plugin.kind == "NodeAttestor" && plugin.name == *name;
+        if let Some(attestor) = plugins.iter_mut().find(is_its_own) {
+            attestor.section.lend(&resolver.section);
         }
     }
-    plugins.retain(|plugin| plugin.kind != "NodeResolver");
     Some(plugins)
 }
 

@@ -12,6 +12,7 @@ use spire_core::upstream::UpstreamAuthority;
 use tokio::sync::watch;
 
 use super::{RunFlags, ServerConfig, ServerPlugins, load};
+use crate::store::Store;
 
 /// The plugins that a binary carries, beside the built-in `join_token` and `sql`.
 #[derive(Clone, Copy)]
@@ -74,7 +75,21 @@ fn check_join_token(config: &PluginConfig) -> Result<(), CatalogError> {
 
 /// A host as plugins meet it before anything runs.
 fn host(config: &ServerConfig) -> Host {
-    let trust_domain = config.trust_domain.clone();
-    let (_, bundle) = watch::channel(Arc::new(Bundle::empty(trust_domain.clone())));
+    host_with(Bundle::empty(config.trust_domain.clone()))
+}
+
+/// A host as plugins meet it where no server runs: with the bundle that `store` holds, if any.
+pub async fn offline_host(config: &ServerConfig, store: Option<&Store>) -> Host {
+    let stored = match store {
+        // A store that cannot be read is as good as none here: the plugins' checks say so.
+        Some(store) => store.bundle(&config.trust_domain).await.ok().flatten(),
+        None => None,
+    };
+    host_with(stored.unwrap_or_else(|| Bundle::empty(config.trust_domain.clone())))
+}
+
+fn host_with(bundle: Bundle) -> Host {
+    let trust_domain = bundle.trust_domain.clone();
+    let (_, bundle) = watch::channel(Arc::new(bundle));
     Host { trust_domain, bundle, clock: Clock::system() }
 }

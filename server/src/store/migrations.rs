@@ -51,15 +51,33 @@ pub(super) async fn migrate(
     ended.map_err(&unavailable)
 }
 
+/// Makes sure that the tables are of the last version, without changing them.
+pub(super) async fn check(
+    connection: &mut Connection,
+    unavailable: impl Fn(StoreError) -> OpenError,
+) -> Result<(), OpenError> {
+    let found = version(connection).await.map_err(unavailable)?;
+    let known = VERSIONS.len() as i64;
+    match found {
+        _ if found > known => Err(OpenError::TooNew { found, known }),
+        _ if found < known => Err(OpenError::MigrationDisabled { found, known }),
+        _ => Ok(()),
+    }
+}
+
+async fn version(connection: &mut Connection) -> Result<i64, StoreError> {
+    let read = Statement::new("SELECT version FROM schema_version");
+    let row = connection.fetch_first(read).await?;
+    row.as_ref().map_or(Ok(0), |row| row.integer(0))
+}
+
 async fn steps(
     connection: &mut Connection,
     disable_migration: bool,
     unavailable: impl Fn(StoreError) -> OpenError,
 ) -> Result<(), OpenError> {
     connection.run_script(CREATE_VERSION_TABLE).await.map_err(&unavailable)?;
-    let read = Statement::new("SELECT version FROM schema_version");
-    let row = connection.fetch_first(read).await.map_err(&unavailable)?;
-    let found = row.as_ref().map_or(Ok(0), |row| row.integer(0)).map_err(&unavailable)?;
+    let found = version(connection).await.map_err(&unavailable)?;
     let known = VERSIONS.len() as i64;
     if found > known {
         return Err(OpenError::TooNew { found, known });

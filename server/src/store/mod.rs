@@ -110,6 +110,41 @@ impl Store {
         Ok(Self { inner: Arc::new(Inner { queue, readers, changed, tasks }) })
     }
 
+    /// Opens the database to look at it: nothing is created, migrated or changed, and calls that
+    /// would change something are `Unavailable`.
+    ///
+    /// # Errors
+    /// [`OpenError`]; a database that is not there, or not of this version, is one.
+    pub async fn look(settings: &Settings) -> Result<Self, OpenError> {
+        let location = settings.location()?;
+        let unavailable = |error: StoreError| OpenError::Unavailable {
+            connection: settings.connection_string.clone(),
+            reason: error.to_string(),
+        };
+        let nothing = || StoreError::Unavailable("it holds no tables yet".to_owned());
+        let tables = location.tables().await.map_err(unavailable)?;
+        match migrations::whose(&tables) {
+            Tables::Usable if tables.is_empty() => return Err(unavailable(nothing())),
+            Tables::Usable => {}
+            Tables::Spire => {
+                let connection = settings.connection_string.clone();
+                return Err(OpenError::spire_tables(connection, location.path.as_deref()));
+            }
+            Tables::Foreign => {
+                return Err(OpenError::ForeignTables(settings.connection_string.clone()));
+            }
+        }
+        let onlooker = location.onlooker();
+        let mut connection = Connection::open(&onlooker).await.map_err(unavailable)?;
+        migrations::check(&mut connection, unavailable).await?;
+        let revision = changes::latest(&mut connection).await.map_err(unavailable)?;
+        connection.close().await;
+        let (queue, _) = mpsc::channel(1);
+        let (changed, _) = watch::channel(revision);
+        let readers = Some(Readers::new(onlooker));
+        Ok(Self { inner: Arc::new(Inner { queue, readers, changed, tasks: Tasks::new() }) })
+    }
+
     /// Finishes the writes that wait and closes all connections. Later calls are `Unavailable`.
     pub async fn close(&self) {
         if let Some(readers) = &self.inner.readers {

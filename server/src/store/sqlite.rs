@@ -125,6 +125,15 @@ impl Location {
         self.options().read_only(true).pragma("cache_size", "-1024").row_buffer_size(256)
     }
 
+    /// How a connection is opened that changes not a byte. Even a reader writes to the files beside
+    /// a database whose log is in use; one without a log can be read as if it were on a medium that
+    /// cannot be written to.
+    pub(super) fn onlooker(&self) -> SqliteConnectOptions {
+        let log = self.path.as_deref().map(|path| path.with_file_name(beside(path, "-wal")));
+        let is_in_use = log.is_some_and(|log| bytes_in(&log).map_or(true, |bytes| bytes > 0));
+        self.options().read_only(true).immutable(!is_in_use)
+    }
+
     /// The names of the tables that the database holds, found without changing a byte of it. A
     /// file that does not exist has none.
     pub(super) async fn tables(&self) -> Result<Vec<String>, StoreError> {
@@ -132,11 +141,7 @@ impl Location {
         if bytes_in(path)? == 0 {
             return Ok(Vec::new());
         }
-        // Even a reader writes to the files beside a database whose log is in use; one without a
-        // log can be read as if it were on a medium that cannot be written to.
-        let log = path.with_file_name(beside(path, "-wal"));
-        let options = self.options().read_only(true).immutable(bytes_in(&log)? == 0);
-        let mut connection = Connection::open(&options).await?;
+        let mut connection = Connection::open(&self.onlooker()).await?;
         let names = Statement::new(
             "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite@_%' \
              ESCAPE '@'",

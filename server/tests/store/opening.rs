@@ -138,3 +138,27 @@ async fn servers_that_start_at_once_all_start() {
         assert_eq!(store.count_entries(&EntryFilter::default()).await, Ok(1));
     }
 }
+
+#[tokio::test]
+async fn a_look_changes_nothing_and_makes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("datastore.sqlite3");
+    let missing = Store::look(&settings(path.to_str().unwrap())).await.err().unwrap();
+    assert!(missing.to_string().contains("it holds no tables yet"), "{missing}");
+    assert!(contents(folder.path()).is_empty());
+
+    let store = open(&path).await.unwrap();
+    store.create_entries(vec![entry("one", "/one", &["unix:uid:1"])]).await.unwrap();
+    let entries = async |store: &Store| store.count_entries(&EntryFilter::default()).await.unwrap();
+    let beside = Store::look(&settings(path.to_str().unwrap())).await.unwrap();
+    assert_eq!(entries(&beside).await, 1);
+    beside.close().await;
+    store.close().await;
+
+    let before = contents(folder.path());
+    let look = Store::look(&settings(path.to_str().unwrap())).await.unwrap();
+    assert_eq!(entries(&look).await, 1);
+    look.create_entries(vec![entry("two", "/two", &["unix:uid:1"])]).await.unwrap_err();
+    look.close().await;
+    assert_eq!(contents(folder.path()), before);
+}

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use async_trait::async_trait;
 use bytes::Bytes;
 use spire_core::grpc::restate;
-use spire_core::limits::REMOTE_CALL;
+use spire_core::limits::{MAX_EVIDENCE_BYTES, REMOTE_CALL};
 use spire_core::node::AttestError;
 use spire_core::wire::agent::AttestAgentRequest;
 use spire_core::wire::agent::attest_agent_request::{Params, Step};
@@ -17,10 +17,6 @@ use crate::attestation::{Dialogue, Request};
 
 /// Largest certificate request in bytes; one with the largest RSA key has about 2,000.
 pub(super) const MAX_CSR_BYTES: usize = 16 << 10;
-
-/// Largest evidence, and largest answer to a challenge, in bytes. Chains of certificates and quotes
-/// of TPMs stay below a tenth of it.
-const MAX_EVIDENCE_BYTES: usize = 256 << 10;
 
 /// Longest name of an attestor in bytes.
 const MAX_KIND_BYTES: usize = 255;

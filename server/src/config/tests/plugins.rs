@@ -115,6 +115,27 @@ fn plugins_of_old_files_are_taken() {
     assert_eq!(ttl, Some(false));
 }
 
+#[test]
+fn an_old_resolver_lends_its_settings_to_the_attestor_of_its_name() {
+    let text = format!(
+        "server {{ trust_domain = \"a\" data_dir = \".\" }}\nplugins {{ {SQL} {KEYS}
+         NodeAttestor \"azure_msi\" {{ plugin_data {{ tenants {{ t1 {{ resource_id = \"r\" }} }} key = \"own\" }} }}
+         NodeResolver \"azure_msi\" {{ plugin_data {{ tenants {{ t1 {{ app_id = \"i\" }} }} key = \"lent\" more = \"lent\" }} }} }}"
+    );
+    let loaded = load_text(&text, RunFlags::default()).unwrap();
+    let assigned = ServerPlugins::assign(&loaded.config.plugins).unwrap();
+    let [attestor] = &assigned.node_attestors[..] else { panic!("{assigned:?}") };
+    let (read, _) = attestor.section.read(|reader| {
+        let tenants = reader.labelled("tenants", |label, reader| {
+            Some((label.to_owned(), reader.string("resource_id"), reader.string("app_id")))
+        });
+        Some((tenants, reader.string("key"), reader.string("more")))
+    });
+    let (tenants, key, more) = read.unwrap();
+    assert_eq!(tenants, [("t1".to_owned(), Some("r".to_owned()), Some("i".to_owned()))]);
+    assert_eq!((key.as_deref(), more.as_deref()), (Some("own"), Some("lent")));
+}
+
 /// The lists of a binary without plugins but a key manager that needs `keys_path`.
 const LISTS: PluginLists<'static> = PluginLists {
     key_managers: &[
