@@ -34,6 +34,10 @@ const WAITING: &[(&str, &str)] = &[
     ("spire-server", "upstreamauthority taint"),
 ];
 
+/// Commands that SPIRE does not have.
+const OURS: &[(&str, &str)] =
+    &[("spire-agent", "evidence collect"), ("spire-server", "evidence verify")];
+
 /// Commands that the table has under another name: `api fetch` alone is `api fetch x509`.
 const SAME_AS: &[(&str, &str, &str)] = &[("spire-agent", "api fetch", "api fetch x509")];
 
@@ -80,6 +84,7 @@ fn every_command_has_the_flags_of_the_table() {
                 wrong.push(format!("{name:?} is there: take it off the list"));
             }
             match table.remove(&name) {
+                None if OURS.contains(&name) => {}
                 None => wrong.push(format!("{name:?} is not in the table")),
                 Some(expected) if expected != flags => {
                     wrong.push(format!("{name:?} has {flags:?}, but should have {expected:?}"));
