@@ -2,8 +2,10 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use crate::binaries::Binaries;
+use crate::command::{self, Answer};
 use crate::folder::Folder;
 use crate::process::Process;
 use crate::server::{Server, TRUST_DOMAIN};
@@ -24,6 +26,8 @@ pub struct Agent {
     data: PathBuf,
     file: PathBuf,
     socket: PathBuf,
+    /// The program, where every user may run it.
+    program: PathBuf,
     process: Process,
 }
 
@@ -75,7 +79,8 @@ plugins {{
         );
         fs::write(&file, text)?;
         let process = run(&file, &["-joinToken", token]).await?;
-        Ok(Self { data: own.join("data"), file, socket, process })
+        let program = folder.join("spire-agent");
+        Ok(Self { data: own.join("data"), file, socket, program, process })
     }
 
     /// The socket of the Workload API.
@@ -96,6 +101,34 @@ plugins {{
     /// The program.
     pub fn process(&mut self) -> &mut Process {
         &mut self.process
+    }
+
+    /// Gives a command to the agent as `user`, such as `["api", "fetch", "x509"]`.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub async fn command(&self, user: User, arguments: &[&str]) -> anyhow::Result<Answer> {
+        let built = &Binaries::find()?.agent;
+        let program = match user == User::current() {
+            true => built,
+            false => self.for_everyone(built).await?,
+        };
+        let mut command = user.command(program)?;
+        command.args(arguments).arg("-socketPath").arg(&self.socket);
+        command::run(command).await
+    }
+
+    /// A copy of the program `built` outside the folder where it was built, which other users may
+    /// not enter.
+    async fn for_everyone(&self, built: &Path) -> anyhow::Result<&Path> {
+        if !self.program.exists() {
+            // By a program of its own: what this process forks meanwhile would keep the copy open
+            // for writing, and Linux runs no program that is.
+            let mut copy = Command::new("install");
+            copy.arg("--mode=755").arg(built).arg(&self.program);
+            command::run(copy).await?.success()?;
+        }
+        Ok(&self.program)
     }
 
     /// Starts the agent again after [`Process::stop`] or [`Process::kill`], with the same files and

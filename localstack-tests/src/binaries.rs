@@ -52,11 +52,7 @@ impl Binaries {
 
 /// Builds both with the profile that built the running program, beside it.
 fn build() -> anyhow::Result<Binaries> {
-    let program = std::env::current_exe()?.canonicalize()?;
-    let folder = program.parent().context("a program lies in a folder")?;
-    let is_test = folder.file_name().is_some_and(|name| name == "deps");
-    let folder = if is_test { folder.parent() } else { Some(folder) };
-    let folder = folder.context("a program lies in the folder of a profile")?;
+    let (folder, is_test) = profile_folder()?;
     let profile = match folder.file_name().and_then(|name| name.to_str()) {
         Some("debug") => "dev",
         Some(profile) => profile,
@@ -74,13 +70,27 @@ fn build() -> anyhow::Result<Binaries> {
         // built already serves here too.
         command.arg("--tests");
     }
-    let target = folder.parent().context("the folder of a profile lies in the target folder")?;
-    command.arg("--target-dir").arg(target);
+    command.arg("--target-dir").arg(target()?);
     command.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."));
     say(&format!("building spire-server and spire-agent ({profile}); {BIN_DIR} names others"));
     let status = command.status().with_context(|| format!("cannot start {command:?}"))?;
     ensure!(status.success(), "{command:?} failed with {status}");
-    Binaries::in_folder(folder)
+    Binaries::in_folder(&folder)
+}
+
+/// The folder of the profile that built the running program, and whether that is a test.
+fn profile_folder() -> anyhow::Result<(PathBuf, bool)> {
+    let program = std::env::current_exe()?.canonicalize()?;
+    let folder = program.parent().context("a program lies in a folder")?;
+    let is_test = folder.file_name().is_some_and(|name| name == "deps");
+    let folder = if is_test { folder.parent() } else { Some(folder) };
+    Ok((folder.context("a program lies in the folder of a profile")?.to_owned(), is_test))
+}
+
+/// The target folder, where what is made once is kept.
+pub(crate) fn target() -> anyhow::Result<PathBuf> {
+    let (folder, _) = profile_folder()?;
+    Ok(folder.parent().context("the folder of a profile lies in the target folder")?.to_owned())
 }
 
 /// Tells the person at the terminal, also where a test's own output is kept back.

@@ -1,13 +1,15 @@
 //! Drives the real binaries as real processes, each test in a temporary folder of its own: what the
 //! end-to-end tests, the demo and the load programs share.
 //!
-//! The machine is a Debian or Ubuntu with Rust, Python 3, OpenSSL and root. What is missing is
-//! named in the error, with the package that brings it.
+//! The machine is a Debian or Ubuntu with Rust and root, such as a container. Other programs that a
+//! test needs are installed once, where that is possible; else the error names the package.
 
 pub mod agent;
 pub mod binaries;
+pub mod command;
 pub mod folder;
 pub mod load;
+pub mod packages;
 pub mod process;
 pub mod server;
 pub mod user;

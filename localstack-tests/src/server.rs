@@ -7,11 +7,6 @@ use std::process::Command;
 
 use anyhow::{Context, ensure};
 use hyper_util::rt::TokioIo;
-use spire_core::bundle::certificate_pem;
-use spire_core::wire::agent::CreateJoinTokenRequest;
-use spire_core::wire::agent::agent_client::AgentClient;
-use spire_core::wire::bundle::GetBundleRequest;
-use spire_core::wire::bundle::bundle_client::BundleClient;
 use spire_core::wire::entry::BatchCreateEntryRequest;
 use spire_core::wire::entry::entry_client::EntryClient;
 use spire_core::wire::types::{self, Selector, Spiffeid};
@@ -19,6 +14,7 @@ use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::binaries::Binaries;
+use crate::command;
 use crate::folder::{Folder, own_address};
 use crate::process::Process;
 use crate::user::User;
@@ -135,17 +131,7 @@ plugins {{
     pub async fn command(&self, arguments: &[&str]) -> anyhow::Result<String> {
         let mut command = User::current().command(&Binaries::find()?.server)?;
         command.args(arguments).arg("-socketPath").arg(&self.socket);
-        let output = tokio::process::Command::from(command).output().await?;
-        let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
-        ensure!(
-            output.status.success(),
-            "spire-server {} ended with {}: {}{}",
-            arguments.join(" "),
-            output.status,
-            text(&output.stdout),
-            text(&output.stderr)
-        );
-        Ok(text(&output.stdout))
+        command::run(command).await?.success()
     }
 
     /// A new connection to the admin socket.
@@ -161,9 +147,7 @@ plugins {{
     /// # Errors
     /// When the server does not answer.
     pub async fn bundle_pem(&self) -> anyhow::Result<String> {
-        let mut client = BundleClient::new(self.connect().await?);
-        let bundle = client.get_bundle(GetBundleRequest::default()).await?.into_inner();
-        Ok(bundle.x509_authorities.iter().map(|one| certificate_pem(&one.asn1)).collect())
+        self.command(&["bundle", "show"]).await
     }
 
     /// A token for one agent, whose path in the trust domain is [`agent_path`].
@@ -171,9 +155,16 @@ plugins {{
     /// # Errors
     /// When the server refuses.
     pub async fn join_token(&self) -> anyhow::Result<String> {
-        let request = CreateJoinTokenRequest { ttl: 600, ..Default::default() };
-        let mut client = AgentClient::new(self.connect().await?);
-        Ok(client.create_join_token(request).await?.into_inner().value)
+        token_in(&self.command(&["token", "generate"]).await?)
+    }
+
+    /// A token for one agent that entries shall know as `id` too, such as
+    /// `spiffe://example.org/host`.
+    ///
+    /// # Errors
+    /// When the server refuses.
+    pub async fn join_token_for(&self, id: &str) -> anyhow::Result<String> {
+        token_in(&self.command(&["token", "generate", "-spiffeID", id]).await?)
     }
 
     /// Creates `entry` and returns it as the server keeps it.
@@ -189,6 +180,11 @@ plugins {{
         ensure!(status.code == 0, "cannot create the entry: {}", status.message);
         result.entry.context("a result without an entry")
     }
+}
+
+fn token_in(printed: &str) -> anyhow::Result<String> {
+    let token = printed.lines().find_map(|line| line.strip_prefix("Token: "));
+    Ok(token.with_context(|| format!("no token in {printed:?}"))?.to_owned())
 }
 
 /// The path of the agent that attests with `token`.

@@ -1,20 +1,19 @@
-//! `cargo demo`: a server, an agent and a workload from nothing to verified identities, with times.
-//! `cargo demo -- --keep` leaves the programs running until Ctrl-C.
+//! `cargo demo`: a server, an agent and a workload from nothing to verified identities, by the
+//! commands of SPIRE and with times. `cargo demo -- --keep` leaves the programs running until
+//! Ctrl-C.
 
+use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context, bail, ensure};
-use bytes::Bytes;
-use jiff::{SignedDuration, Timestamp, Unit};
-use spiffe::{JwtSvid, WorkloadApiClient};
-use spire_core::bundle::Bundle;
-use spire_core::id::TrustDomain;
-use spire_core::svid::x509;
 use spire_localstack_tests::binaries::Binaries;
-use spire_localstack_tests::process::PATIENCE;
-use spire_localstack_tests::server::{TRUST_DOMAIN, agent_path, entry};
+use spire_localstack_tests::server::TRUST_DOMAIN;
 use spire_localstack_tests::user::User;
-use spire_localstack_tests::{Agent, AgentFile, Folder, Server, ServerFile};
+use spire_localstack_tests::{Agent, AgentFile, Folder, Server, ServerFile, command, packages};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Whom the demo's JWT-SVID is for.
+const AUDIENCE: &str = "demo-audience";
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
@@ -23,74 +22,106 @@ async fn main() -> anyhow::Result<()> {
         [flag] if flag == "--keep" => true,
         _ => bail!("usage: cargo demo [-- --keep]"),
     };
-    // What has been started ends with the future that holds it.
+    Binaries::find()?;
+    let [mut interrupt, mut terminate, mut hang_up] = [
+        signal(SignalKind::interrupt())?,
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::hangup())?,
+    ];
+    // Whatever the demo has started and written ends with its future.
     tokio::select! {
-        ended = demo(keep) => ended,
-        stopped = tokio::signal::ctrl_c() => {
-            println!("\nStopped; nothing is left behind.");
-            Ok(stopped?)
-        }
+        ended = demo(keep) => return ended,
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+        _ = hang_up.recv() => {}
     }
+    println!("\nStopped; no process and no file is left.");
+    Ok(())
 }
 
 async fn demo(keep: bool) -> anyhow::Result<()> {
-    Binaries::find()?;
-    let user = User::current();
     let folder = Folder::new()?;
     println!("\nA trust domain in {}\n", folder.path().display());
     let timeline = Timeline(Instant::now());
-
-    let server = Server::start(&folder, &ServerFile::default()).await?;
-    timeline.says("server started", "SQLite, a CA that it signed itself");
-    let token = server.join_token().await?;
+    let user = User::current();
+    let (host, workload) =
+        (format!("spiffe://{TRUST_DOMAIN}/host"), format!("spiffe://{TRUST_DOMAIN}/demo"));
     let selector = format!("unix:uid:{}", user.uid);
-    server.create_entry(entry(&agent_path(&token), "/demo", &selector)).await?;
-    timeline.says("entry created", &format!("spiffe://{TRUST_DOMAIN}/demo for {selector}"));
-    let agent = Agent::start(&folder, &server, &token, &AgentFile::default()).await?;
-    timeline.says("node attested", "by a join token; the agent serves workloads");
 
-    let client = WorkloadApiClient::connect_to(agent.endpoint()).await?;
-    let context = tokio::time::timeout(PATIENCE, client.fetch_x509_context()).await??;
-    let svid = context.default_svid().context("an answer without an SVID")?;
-    timeline.says("X.509-SVID fetched", &svid.spiffe_id().to_string());
-    let roots = context.bundle_set().get(svid.spiffe_id().trust_domain());
-    let roots = roots.context("an answer without the bundle")?;
-    let roots: Vec<u8> =
-        roots.authorities().iter().flat_map(|root| root.as_bytes().to_vec()).collect();
-    let bundle = Bundle::from_der(TrustDomain::parse(TRUST_DOMAIN)?, &roots)?;
-    let chain = svid.cert_chain().iter().map(|one| Bytes::copy_from_slice(one.as_bytes()));
-    let verified = x509::verify(&chain.collect::<Vec<_>>(), &bundle, Timestamp::now())?;
-    timeline.says("X.509-SVID verified", &until(verified.expires_at));
+    let mut server = Server::start(&folder, &ServerFile::default()).await?;
+    timeline.says("server started", "spire-server run: SQLite, a CA that it signed itself");
+    let token = server.join_token_for(&host).await?;
+    timeline.says("token made", &format!("spire-server token generate -spiffeID {host}"));
+    let create = ["entry", "create", "-parentID", &host, "-spiffeID", &workload];
+    server.command(&[&create[..], &["-selector", &selector]].concat()).await?;
+    timeline.says("entry created", &format!("spire-server entry create: {workload}, {selector}"));
+    let mut agent = Agent::start(&folder, &server, &token, &AgentFile::default()).await?;
+    timeline.says("node attested", "spire-agent run -joinToken: it serves workloads");
 
-    let token = client.fetch_jwt_svid(["demo-audience"], None).await?;
-    timeline.says("JWT-SVID fetched", "for the audience demo-audience");
-    let bundles = client.fetch_jwt_bundles().await?;
-    let verified = JwtSvid::parse_and_validate(token.token(), &bundles, &["demo-audience"])?;
-    ensure!(verified.spiffe_id() == svid.spiffe_id(), "the two SVIDs name different workloads");
-    let expiry = Timestamp::from_second(verified.expiry().unix_timestamp())?;
-    timeline.says("JWT-SVID verified", &until(expiry));
+    let file = |name: &str| folder.join(name).display().to_string();
+    let fetch = ["api", "fetch", "x509", "-write", &folder.path().display().to_string()];
+    let fetched = agent.command(user, &fetch).await?.success()?;
+    ensure!(fetched.contains(&workload), "another identity than {workload}: {fetched}");
+    timeline.says("X.509-SVID fetched", &format!("spire-agent api fetch x509: {workload}"));
+    let (svid, bundle) = (file("svid.0.pem"), file("bundle.0.pem"));
+    let mut verify = packages::command("openssl", "openssl")?;
+    verify.args(["verify", "-CAfile", &bundle, "-untrusted", &svid, &svid]);
+    command::run(verify).await?.success()?;
+    timeline.says("X.509-SVID verified", "openssl verify: it leads to the bundle");
+
+    let fetch = ["api", "fetch", "jwt", "-audience", AUDIENCE];
+    let fetched = agent.command(user, &fetch).await?.success()?;
+    let jwt = fetched.lines().nth(1).context("an answer without a token")?.trim();
+    timeline.says("JWT-SVID fetched", &format!("spire-agent api fetch jwt -audience {AUDIENCE}"));
+    let validate = ["api", "validate", "jwt", "-audience", AUDIENCE, "-svid", jwt];
+    let validated = agent.command(user, &validate).await?.success()?;
+    ensure!(validated.contains(&workload), "another identity than {workload}: {validated}");
+    timeline.says("JWT-SVID verified", &format!("spire-agent api validate jwt: {workload}"));
 
     if keep {
-        println!(
-            "\nBoth run until Ctrl-C. Any SPIFFE library gets identities here:\n\n  \
-             export SPIFFE_ENDPOINT_SOCKET={}\n\nTo write them into a folder, and to see what was \
-             set up:\n\n  cargo run --quiet --bin workload -- {} /tmp\n  cat {}/*.conf\n",
-            agent.endpoint(),
-            agent.endpoint(),
-            folder.path().display()
-        );
+        print_commands(&folder, &server, &agent, &host)?;
         std::future::pending::<()>().await;
     }
-    drop((agent, server, folder));
+    agent.process().stop().await?;
+    server.process().stop().await?;
+    drop(folder);
     timeline.says("cleaned up", "no process and no file is left");
     println!("\nTo look around: cargo demo -- --keep");
     Ok(())
 }
 
-fn until(expiry: Timestamp) -> String {
-    let left = expiry.duration_since(Timestamp::now());
-    let left = left.round(Unit::Second).unwrap_or(left);
-    format!("against the bundle; valid for {:#}", left.max(SignedDuration::ZERO))
+/// Says what can be tried: every line works as it stands, in any shell.
+fn print_commands(
+    folder: &Folder,
+    server: &Server,
+    agent: &Agent,
+    host: &str,
+) -> anyhow::Result<()> {
+    let programs = Binaries::find()?;
+    let of = |program: &Path, words: &str, socket: &Path| {
+        format!("  {} {words} -socketPath {}", program.display(), socket.display())
+    };
+    let on_server = |words: &str| of(&programs.server, words, server.socket());
+    let on_agent = |words: &str| of(&programs.agent, words, agent.socket());
+    let id = format!("spiffe://{TRUST_DOMAIN}/another");
+    let selector = format!("unix:uid:{}", User::current().uid);
+    let lines = [
+        on_server("agent list"),
+        on_server("entry show"),
+        on_server("bundle show"),
+        on_agent("api fetch x509"),
+        on_agent(&format!("api fetch jwt -audience {AUDIENCE}")),
+        on_server(&format!("entry create -parentID {host} -spiffeID {id} -selector {selector}")),
+        on_agent("api watch"),
+        format!("  cat {}/*.conf", folder.path().display()),
+    ];
+    println!(
+        "\nBoth run until Ctrl-C. To try, in another terminal:\n\n{}\n\nFor programs with a SPIFFE \
+         library:\n\n  export SPIFFE_ENDPOINT_SOCKET={}\n",
+        lines.join("\n"),
+        agent.endpoint()
+    );
+    Ok(())
 }
 
 /// Says what happened, and when.

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails where it is")]
 
 mod evidence;
+mod demo;
 mod hostile;
 mod kill;
 mod mistakes;
