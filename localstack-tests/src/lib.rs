@@ -11,6 +11,7 @@ pub mod folder;
 pub mod load;
 pub mod packages;
 pub mod process;
+pub mod python;
 pub mod server;
 pub mod user;
 

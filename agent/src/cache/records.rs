@@ -283,7 +283,7 @@ impl Records {
             .by_id
             .values()
             .map(|record| &record.entry)
-            .filter(|entry| !entry.store_svid && !entry.matches(found))
+            .filter(|entry| !entry.store_svid && !names_a_node(entry) && !entry.matches(found))
             .min_by_key(|entry| {
                 (missing(entry), Reverse(entry.selectors.iter().len()), &entry.id)
             })?;
@@ -300,6 +300,11 @@ impl Records {
             stored_x509_svids: stored.len(),
         }
     }
+}
+
+/// Whether the entry gives a node a second ID, which no workload can come close to.
+fn names_a_node(entry: &Entry) -> bool {
+    entry.selectors.iter().any(|selector| selector.kind() == "spiffe_id")
 }
 
 impl Record {

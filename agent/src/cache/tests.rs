@@ -336,6 +336,7 @@ fn the_nearest_entry_says_what_a_caller_lacks() {
     let node = Node::new(10);
     node.authorize([
         entry("far", &["k8s:ns:x", "k8s:sa:y"]),
+        entry("a-node", &["spiffe_id:spiffe://td/spire/agent/x"]),
         entry("near", &["unix:uid:1", "unix:path:/bin/a"]),
     ]);
     let nearest = node.cache.nearest(&selectors(&["unix:uid:1"])).unwrap();

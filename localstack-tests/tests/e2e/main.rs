@@ -2,9 +2,12 @@
 #![allow(clippy::unwrap_used, reason = "a test fails where it is")]
 
 mod evidence;
+mod clients;
 mod demo;
 mod hostile;
 mod kill;
 mod mistakes;
+mod mutual_tls;
 mod quick_start;
 mod rotation;
+mod turnover;

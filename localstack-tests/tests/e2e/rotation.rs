@@ -1,116 +1,125 @@
-//! Everything turns over while a workload listens: its entry, its SVID, the CA.
+//! Everything turns over while workloads listen: their entry, their SVIDs, the CA, the key of
+//! JWT-SVIDs. Whatever they hold is valid at every moment.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures::{Stream, StreamExt};
-use jiff::Timestamp;
-use spiffe::{WorkloadApiClient, WorkloadApiError, X509Context};
-use spire_core::bundle::{Bundle, X509Authority};
-use spire_core::id::TrustDomain;
-use spire_core::svid::x509;
+use spiffe::{JwtBundleSet, JwtSvid, WorkloadApiClient, WorkloadApiError, X509Context};
 use spire_core::wire::entry::BatchUpdateEntryRequest;
 use spire_core::wire::entry::entry_client::EntryClient;
-use spire_localstack_tests::server::{agent_path, entry, member};
-use spire_localstack_tests::user::User;
-use spire_localstack_tests::{Agent, AgentFile, Folder, Server, ServerFile};
+use spire_localstack_tests::server::member;
+use spire_localstack_tests::{Folder, Process};
 
-/// Several times what is needed for a CA to be replaced.
-const LIMIT: Duration = Duration::from_secs(90);
+use crate::clients::python;
+use crate::turnover::{self, Held, LIMIT};
+
+const BEFORE: &str = "spiffe://example.org/before";
+const AFTER: &str = "spiffe://example.org/after";
 
 #[tokio::test]
-async fn a_live_stream_sees_no_gap_while_entry_svid_and_ca_turn_over() {
+async fn live_streams_see_no_gap_while_entry_svids_and_ca_turn_over() {
     let folder = Folder::new().unwrap();
-    // The next CA is made after half its life and signs after five sixths.
-    let short = r#"ca_ttl = "24s"
-    agent_ttl = "14s"
-    default_x509_svid_ttl = "14s"
-    experimental { rotation_check_interval = "1s" }"#;
-    let file = ServerFile { server: short.to_owned(), ..ServerFile::default() };
-    let server = Server::start(&folder, &file).await.unwrap();
-    let token = server.join_token().await.unwrap();
-    let selector = format!("unix:uid:{}", User::current().uid);
-    let first = entry(&agent_path(&token), "/before", &selector);
-    let mut created = server.create_entry(first).await.unwrap();
-    let agent = "experimental { sync_interval = \"1s\" }".to_owned();
-    let file = AgentFile { agent, ..AgentFile::default() };
-    let agent = Agent::start(&folder, &server, &token, &file).await.unwrap();
-
+    let server = turnover::server(&folder).await;
+    let (agent, mut entry) = turnover::agent(&folder, &server, "/before").await;
     let client = WorkloadApiClient::connect_to(agent.endpoint()).await.unwrap();
     let mut listener = Listener::new(client.stream_x509_contexts().await.unwrap()).await;
-    assert_eq!(listener.held.id(), "spiffe://example.org/before");
+    assert_eq!(listener.svid().id.to_string(), BEFORE);
     let roots = listener.held.bundle.clone();
+    // The same stream, read and judged by another library in another language.
+    let python = Process::start("python", &mut python("watch", &agent)).unwrap();
+    python.logged(&format!("update {BEFORE}")).await.unwrap();
 
-    created.spiffe_id = Some(member("/after"));
-    let update = BatchUpdateEntryRequest { entries: vec![created], ..Default::default() };
+    entry.spiffe_id = Some(member("/after"));
+    let update = BatchUpdateEntryRequest { entries: vec![entry], ..Default::default() };
     let mut entries = EntryClient::new(server.connect().await.unwrap());
     entries.batch_update_entry(update).await.unwrap();
-    listener.until(|held| held.id() == "spiffe://example.org/after").await;
-
-    let leaf = listener.held.chain[0].clone();
+    listener.until(|held| held.assert_valid().id.to_string() == AFTER).await;
+    let (leaf, seen) = (listener.held.chain[0].clone(), listener.leaves.len());
     listener.until(|held| held.chain[0] != leaf).await;
+    listener.until(|held| held.is_by_a_later_ca(&roots)).await;
 
-    // Signed by a CA that was not there when all began.
-    listener
-        .until(|held| {
-            let mut later = held.bundle.clone();
-            later.x509_authorities.retain(|root| !roots.x509_authorities.contains(root));
-            x509::verify(&held.chain, &later, Timestamp::now()).is_ok()
-        })
-        .await;
-    assert_eq!(listener.held.id(), "spiffe://example.org/after");
+    // Two rotations at least lie between the entry's change and the new CA, and an update comes
+    // for nothing but a new SVID or a new bundle.
+    let Listener { leaves, updates, repeated, .. } = &listener;
+    assert!(leaves.len() >= seen + 2, "{} SVIDs after {updates} updates", leaves.len());
+    assert_eq!(*repeated, 0, "of {updates} updates");
+    let last = listener.svid();
+    assert_eq!(last.id.to_string(), AFTER);
+    python.logged(&format!("update {AFTER} {}", last.serial)).await.unwrap();
+    let said = python.log();
+    assert!(said.lines().all(|line| line.starts_with("update ")), "{said}");
+    let missed: Vec<_> = leaves.iter().filter(|serial| !said.contains(*serial)).collect();
+    assert!(missed.is_empty(), "{missed:?} are not in {said}");
 }
 
-/// What a workload holds after an answer.
-struct Held {
-    chain: Vec<Bytes>,
-    bundle: Bundle,
+#[tokio::test]
+async fn fresh_tokens_are_valid_by_the_bundle_that_is_held_while_keys_turn_over() {
+    let folder = Folder::new().unwrap();
+    let server = turnover::server(&folder).await;
+    let (agent, _) = turnover::agent(&folder, &server, "/before").await;
+    let client = WorkloadApiClient::connect_to(agent.endpoint()).await.unwrap();
+    let mut updates = client.stream_jwt_bundles().await.unwrap();
+    let mut held: JwtBundleSet = updates.next().await.unwrap().unwrap();
+    let (mut keys, mut tokens, mut bundles) = (BTreeSet::new(), BTreeSet::new(), 1);
+    let mut moments = tokio::time::interval(Duration::from_millis(100));
+    let followed = async {
+        while keys.len() < 2 {
+            tokio::select! {
+                next = updates.next() => {
+                    held = next.unwrap().unwrap();
+                    bundles += 1;
+                }
+                _ = moments.tick() => {
+                    let svid = client.fetch_jwt_svid(["backend"], None).await.unwrap();
+                    let checked = JwtSvid::parse_and_validate(svid.token(), &held, &["backend"]);
+                    assert_eq!(checked.unwrap().spiffe_id().to_string(), BEFORE);
+                    client.validate_jwt_token("backend", svid.token()).await.unwrap();
+                    keys.insert(svid.key_id().to_owned());
+                    tokens.insert(svid.token().to_owned());
+                }
+            }
+        }
+    };
+    tokio::time::timeout(LIMIT, followed).await.expect("the key turns over in time");
+    // The next key is known before it signs; a token is used again for half of its life.
+    assert!(bundles >= 2, "{bundles} bundles");
+    assert!((3..30).contains(&tokens.len()), "{} tokens", tokens.len());
 }
 
-impl Held {
-    fn of(context: &X509Context) -> Self {
-        let svid = context.default_svid().unwrap();
-        let trust_domain = svid.spiffe_id().trust_domain();
-        let roots = context.bundle_set().get(trust_domain).unwrap();
-        let copy = |bytes| Bytes::copy_from_slice(bytes);
-        let mut bundle = Bundle::empty(TrustDomain::parse("example.org").unwrap());
-        bundle.x509_authorities = roots
-            .authorities()
-            .iter()
-            .map(|root| X509Authority::trusted(copy(root.as_bytes())).unwrap())
-            .collect();
-        Self { chain: svid.cert_chain().iter().map(|one| copy(one.as_bytes())).collect(), bundle }
-    }
-
-    fn id(&self) -> String {
-        self.assert_valid().id.to_string()
-    }
-
-    /// The SVID is valid now and chains to the bundle that came with it.
-    fn assert_valid(&self) -> x509::X509Svid {
-        x509::verify(&self.chain, &self.bundle, Timestamp::now()).unwrap()
-    }
-}
-
+/// Who follows a stream of X.509-SVIDs.
 struct Listener<S> {
     answers: S,
     held: Held,
+    /// Serial numbers of the SVIDs.
+    leaves: BTreeSet<String>,
+    updates: usize,
+    /// Updates that said what the last one had said.
+    repeated: usize,
 }
 
 impl<S: Stream<Item = Result<X509Context, WorkloadApiError>> + Unpin> Listener<S> {
     async fn new(mut answers: S) -> Self {
-        let first = answers.next().await.unwrap().unwrap();
-        Self { answers, held: Held::of(&first) }
+        let held = Held::of(&answers.next().await.unwrap().unwrap());
+        let leaves = BTreeSet::from([held.assert_valid().serial]);
+        Self { answers, held, leaves, updates: 1, repeated: 0 }
+    }
+
+    fn svid(&self) -> spire_core::svid::x509::X509Svid {
+        self.held.assert_valid()
     }
 
     /// Follows the stream until `what`; whatever is held is valid until the next answer is there.
     async fn until(&mut self, what: impl Fn(&Held) -> bool) {
         let followed = async {
             while !what(&self.held) {
-                let next = self.answers.next().await.unwrap().unwrap();
+                let next = Held::of(&self.answers.next().await.unwrap().unwrap());
                 self.held.assert_valid();
-                self.held = Held::of(&next);
-                self.held.assert_valid();
+                let is_same = next.chain == self.held.chain && next.bundle == self.held.bundle;
+                self.repeated += usize::from(is_same);
+                self.updates += 1;
+                self.held = next;
+                self.leaves.insert(self.svid().serial);
             }
         };
         tokio::time::timeout(LIMIT, followed).await.expect("it turns over in time");
