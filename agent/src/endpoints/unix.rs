@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
-use spire_core::grpc::{self, Connection, Crowd, GrpcService, Place, accepted};
+use spire_core::grpc::{self, AnyAuthority, Connection, Crowd, GrpcService, Place, accepted};
 use spire_core::tasks::Tasks;
 use tokio::net::{UnixListener, UnixStream};
 
@@ -108,7 +108,7 @@ impl UnixEndpoint {
             tasks.spawn(async move {
                 let Guest { stream, _places, .. } = guest;
                 let caller: FoundCaller = Arc::new(Caller::of(&stream));
-                let io = TokioIo::new(stream);
+                let io = TokioIo::new(AnyAuthority::new(stream));
                 let connection = Connection { io, caller, streams: STREAMS, age: Duration::MAX };
                 grpc::serve(connection, services, &tasks_of_calls).await;
             });

@@ -1,6 +1,7 @@
 //! gRPC on connections that somebody else has accepted: what the listeners of server and agent do
 //! alike. Who calls, and what a caller may do, is left to them.
 
+mod authority;
 mod connection;
 mod crowd;
 mod health;
@@ -14,6 +15,7 @@ use std::time::Duration;
 use tonic::Code;
 use tonic::body::Body;
 
+pub use authority::AnyAuthority;
 pub use connection::{Connection, serve};
 pub use crowd::{Crowd, Place};
 pub use health::HealthService;

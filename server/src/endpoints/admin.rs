@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
-use spire_core::grpc::{self, Connection, Crowd, GrpcService, Place, accepted};
+use spire_core::grpc::{self, AnyAuthority, Connection, Crowd, GrpcService, Place, accepted};
 use spire_core::tasks::Tasks;
 use tokio::net::{UnixListener, UnixStream};
 
@@ -75,7 +75,7 @@ impl AdminEndpoint {
             let (service, tasks_of_call) = (service.clone(), tasks.clone());
             tasks.spawn(async move {
                 let connection = Connection {
-                    io: TokioIo::new(stream),
+                    io: TokioIo::new(AnyAuthority::new(stream)),
                     caller: Caller::Local(peer),
                     streams: STREAMS,
                     age: Duration::MAX,
