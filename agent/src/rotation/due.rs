@@ -10,6 +10,12 @@ const TARGET_MARGIN: SignedDuration = SignedDuration::from_hours(12);
 /// With such a target, renewals are spread over this time before it.
 const TARGET_SPREAD: SignedDuration = SignedDuration::from_mins(10);
 
+/// How far servers date `not_before` back, for clocks that differ.
+const DATED_BACK: SignedDuration = SignedDuration::from_secs(10);
+/// The shortest time between two SVIDs. Near the end of a CA that is not replaced, what it signs
+/// lives no longer than that.
+const SHORTEST_USE: SignedDuration = SignedDuration::from_secs(1);
+
 /// The rule by which X.509-SVIDs of workloads are renewed.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Renewal {
@@ -27,9 +33,16 @@ impl Renewal {
                 let spread = TARGET_SPREAD.as_secs_f64() * (jitter + 1.0) / 2.0;
                 expires_at - target - SignedDuration::from_secs_f64(spread)
             }
-            _ => half_life(not_before, expires_at, jitter),
+            _ => half_of_certificate(not_before, expires_at, jitter),
         }
     }
+}
+
+/// When half of the time from a certificate's issue to its end is over. Half of the time that it
+/// states would be over at once where it lives no longer than it is dated back.
+pub fn half_of_certificate(not_before: Timestamp, expires_at: Timestamp, jitter: f64) -> Timestamp {
+    let issued_at = not_before + DATED_BACK;
+    half_life(issued_at, expires_at, jitter).max(issued_at + SHORTEST_USE)
 }
 
 /// When half of a life is over, give or take a tenth of that half. `jitter` is from -1 to 1.
@@ -64,7 +77,7 @@ mod tests {
     #[test]
     fn an_svid_is_due_around_half_of_its_life() {
         let due_after = |jitter| {
-            let due = Renewal::default().due_at(at(0), at(3600), jitter);
+            let due = Renewal::default().due_at(at(-10), at(3600), jitter);
             due.duration_since(at(0)).as_secs()
         };
         assert_eq!((due_after(0.0), due_after(1.0), due_after(-1.0)), (1800, 1620, 1980));
@@ -78,7 +91,16 @@ mod tests {
         assert_eq!(renewal.due_at(at(0), long, -1.0), long - day);
         assert_eq!(renewal.due_at(at(0), long, 1.0), long - day - TARGET_SPREAD);
         let short = at(0) + SignedDuration::from_hours(36);
-        assert_eq!(renewal.due_at(at(0), short, 0.0), at(18 * 3600));
+        assert_eq!(renewal.due_at(at(-10), short, 0.0), at(18 * 3600));
+    }
+
+    #[test]
+    fn an_svid_with_a_short_life_is_not_due_at_once() {
+        let due_after = |life| {
+            let due = Renewal::default().due_at(at(-10), at(life), 0.0);
+            due.duration_since(at(0)).as_secs_f64()
+        };
+        assert_eq!([10, 5, 2, 1, 0].map(due_after), [5.0, 2.5, 1.0, 1.0, 1.0]);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use spire_core::svid::x509::agent_request;
 use spire_core::tls;
 use tokio::sync::watch;
 
-use super::due::{half_life, jitter};
+use super::due::{half_of_certificate, jitter};
 use crate::attestation::{AttestationError, NodeAttestation};
 use crate::client::Server;
 use crate::identity::AgentIdentity;
@@ -132,5 +132,5 @@ impl OwnSvid {
 
 fn due_at(identity: &AgentIdentity) -> Timestamp {
     let svid = identity.svid();
-    half_life(svid.not_before, svid.expires_at, jitter())
+    half_of_certificate(svid.not_before, svid.expires_at, jitter())
 }

@@ -39,11 +39,12 @@ async fn live_streams_see_no_gap_while_entry_svids_and_ca_turn_over() {
     listener.until(|held| held.chain[0] != leaf).await;
     listener.until(|held| held.is_by_a_later_ca(&roots)).await;
 
-    // Two rotations at least lie between the entry's change and the new CA, and an update comes
-    // for nothing but a new SVID or a new bundle.
+    // Two rotations at least lie between the entry's change and the new CA. An update brings a new
+    // SVID or new roots, but for one at most: the next key of JWT-SVIDs changes the bundle too.
     let Listener { leaves, updates, repeated, .. } = &listener;
-    assert!(leaves.len() >= seen + 2, "{} SVIDs after {updates} updates", leaves.len());
-    assert_eq!(*repeated, 0, "of {updates} updates");
+    let rotated = leaves.len() - seen;
+    assert!((2..20).contains(&rotated), "{rotated} rotations in {updates} updates");
+    assert!(*repeated <= 1, "{repeated} of {updates} updates say nothing new");
     let last = listener.svid();
     assert_eq!(last.id.to_string(), AFTER);
     python.logged(&format!("update {AFTER} {}", last.serial)).await.unwrap();
