@@ -14,6 +14,14 @@ pub const MAX_WORKLOAD_REQUEST_BYTES: usize = 128 << 10;
 /// and quotes of TPMs stay below a tenth of it.
 pub const MAX_EVIDENCE_BYTES: usize = 256 << 10;
 
+/// What a caller without certificate may send in one call to a server, in bytes. There may be
+/// thousands of them.
+pub const MAX_UNPROVEN_REQUEST_BYTES: usize = 64 << 10;
+
+/// What an agent may send in one attestation, in bytes: its evidence and its answers to all
+/// challenges.
+pub const MAX_ATTESTATION_BYTES: usize = 1 << 20;
+
 /// Longest id of an entry in bytes.
 pub const MAX_ENTRY_ID_BYTES: usize = 255;
 

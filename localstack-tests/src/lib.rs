@@ -8,10 +8,12 @@ pub mod agent;
 pub mod binaries;
 pub mod command;
 pub mod folder;
+pub mod hostile;
 pub mod load;
 pub mod packages;
 pub mod process;
 pub mod python;
+pub mod remote;
 pub mod server;
 pub mod user;
 

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
-use spire_core::grpc::{self, AnyAuthority, Connection, Crowd, GrpcService, Place, accepted};
+use spire_core::grpc::{
+    self, AnyAuthority, Connection, Crowd, GrpcService, KNOWN_WINDOW, Place, accepted,
+};
 use spire_core::tasks::Tasks;
 use tokio::net::{UnixListener, UnixStream};
 
@@ -109,7 +111,13 @@ impl UnixEndpoint {
                 let Guest { stream, _places, .. } = guest;
                 let caller: FoundCaller = Arc::new(Caller::of(&stream));
                 let io = TokioIo::new(AnyAuthority::new(stream));
-                let connection = Connection { io, caller, streams: STREAMS, age: Duration::MAX };
+                let connection = Connection {
+                    io,
+                    caller,
+                    streams: STREAMS,
+                    window: KNOWN_WINDOW,
+                    age: Duration::MAX,
+                };
                 grpc::serve(connection, services, &tasks_of_calls).await;
             });
         }

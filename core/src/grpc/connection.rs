@@ -19,9 +19,8 @@ use crate::tasks::Tasks;
 /// How long calls may go on after a connection was asked to end.
 const LAST_CALLS: Duration = Duration::from_secs(60);
 
-/// What a peer may send of one call, and of all, before a handler has read it.
+/// What a peer may send of one call at most before a handler has read it.
 const STREAM_WINDOW: u32 = 128 << 10;
-const CONNECTION_WINDOW: u32 = 512 << 10;
 
 /// What is kept of an answer that the peer does not read.
 const SEND_BUFFER: usize = 128 << 10;
@@ -33,6 +32,9 @@ const HEADERS: u32 = 16 << 10;
 const PING_EVERY: Duration = Duration::from_secs(60);
 const PONG_WITHIN: Duration = Duration::from_secs(20);
 
+/// The window of a peer that is known, in bytes.
+pub const KNOWN_WINDOW: u32 = 512 << 10;
+
 /// A connection that was accepted, and what is granted to its peer.
 pub struct Connection<I, C> {
     /// Its bytes.
@@ -41,6 +43,9 @@ pub struct Connection<I, C> {
     pub caller: C,
     /// How many calls it may carry at a time.
     pub streams: u32,
+    /// How many bytes of all calls may lie there before a handler has read them; HTTP/2 grants
+    /// 65,535 to everyone.
+    pub window: u32,
     /// How long it is open before it is asked to end.
     pub age: Duration,
 }
@@ -52,7 +57,7 @@ where
     C: Clone + Send + Sync + 'static,
     S: GrpcService,
 {
-    let Connection { io, caller, streams, age } = connection;
+    let Connection { io, caller, streams, window, age } = connection;
     let service = service
         .map_request(move |request: http::Request<hyper::body::Incoming>| {
             let mut request = request.map(Body::new);
@@ -63,8 +68,8 @@ where
     let connection = http2::Builder::new(InTasks(tasks.clone()))
         .timer(TokioTimer::new())
         .max_concurrent_streams(streams)
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_stream_window_size(STREAM_WINDOW.min(window))
+        .initial_connection_window_size(window)
         .max_send_buf_size(SEND_BUFFER)
         .max_header_list_size(HEADERS)
         .keep_alive_interval(PING_EVERY)

@@ -7,19 +7,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// The open connections of a listener: a bound for all, and one for those of each origin that have
-/// not yet proven who they are.
+/// Those that are let in: a bound for all, and one for those of each origin.
 #[derive(Debug)]
 pub struct Crowd<K> {
     room: Arc<Semaphore>,
-    unproven: Arc<Mutex<HashMap<K, usize>>>,
-    unproven_each: usize,
+    counts: Arc<Mutex<HashMap<K, usize>>>,
+    each: usize,
 }
 
-impl<K: Copy + Eq + Hash> Crowd<K> {
-    /// Room for `all`, and for so many unproven ones of each origin.
-    pub fn new(all: usize, unproven_each: usize) -> Self {
-        Self { room: Arc::new(Semaphore::new(all)), unproven: Arc::default(), unproven_each }
+impl<K: Clone + Eq + Hash> Crowd<K> {
+    /// Room for `all`, and for so many of `each` origin.
+    pub fn new(all: usize, each: usize) -> Self {
+        Self { room: Arc::new(Semaphore::new(all)), counts: Arc::default(), each }
     }
 
     /// Waits until one more connection may be open at all.
@@ -33,43 +32,59 @@ impl<K: Copy + Eq + Hash> Crowd<K> {
         self.admit(origin, room)
     }
 
-    /// Lets a connection in, unless too many of its origin are unproven.
+    /// Lets one in, unless too many of its origin are in.
     pub fn admit(&self, origin: K, room: OwnedSemaphorePermit) -> Option<Place<K>> {
-        let mut unproven = self.unproven.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = unproven.entry(origin).or_insert(0);
-        if *count >= self.unproven_each {
-            return None;
-        }
-        *count += 1;
-        Some(Place { origin: Some(origin), unproven: Arc::clone(&self.unproven), _room: room })
+        let entered = enter(&self.counts, &origin, self.each);
+        entered.then(|| Place { origin, counts: Arc::clone(&self.counts), _room: room })
     }
 }
 
-/// The place that an open connection takes.
+fn enter<K: Clone + Eq + Hash>(
+    counts: &Mutex<HashMap<K, usize>>,
+    origin: &K,
+    bound: usize,
+) -> bool {
+    let mut counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
+    let count = counts.entry(origin.clone()).or_insert(0);
+    let has_room = *count < bound;
+    *count += usize::from(has_room);
+    has_room
+}
+
+/// The place that one of them takes.
 #[derive(Debug)]
-pub struct Place<K: Copy + Eq + Hash> {
-    origin: Option<K>,
-    unproven: Arc<Mutex<HashMap<K, usize>>>,
+pub struct Place<K: Clone + Eq + Hash> {
+    origin: K,
+    counts: Arc<Mutex<HashMap<K, usize>>>,
     _room: OwnedSemaphorePermit,
 }
 
-impl<K: Copy + Eq + Hash> Place<K> {
-    /// Its peer has proven who it is.
-    pub fn proven(&mut self) {
-        let Some(origin) = self.origin.take() else { return };
-        let mut unproven = self.unproven.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = unproven.get_mut(&origin) {
+impl<K: Clone + Eq + Hash> Place<K> {
+    /// Counts this one among those of `origin` from now on, of which there may be `bound`. Says
+    /// whether there was room; where there was none, it stays where it is.
+    pub fn move_to(&mut self, origin: K, bound: usize) -> bool {
+        if !enter(&self.counts, &origin, bound) {
+            return false;
+        }
+        self.leave();
+        self.origin = origin;
+        true
+    }
+
+    fn leave(&self) {
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&self.origin) {
             *count -= 1;
             if *count == 0 {
-                unproven.remove(&origin);
+                counts.remove(&self.origin);
             }
         }
     }
 }
 
-impl<K: Copy + Eq + Hash> Drop for Place<K> {
+impl<K: Clone + Eq + Hash> Drop for Place<K> {
     fn drop(&mut self) {
-        self.proven();
+        self.leave();
     }
 }
 
@@ -85,12 +100,14 @@ mod tests {
         assert!(crowd.admit(1, crowd.room().await).is_none());
         assert!(crowd.admit(2, crowd.room().await).is_some());
 
-        first.proven();
+        assert!(first.move_to(3, 1), "it is known by now who it is");
         let third = crowd.admit(1, crowd.room().await);
         assert!(third.is_some());
         assert!(crowd.admit(1, crowd.room().await).is_none());
-        drop((first, second, third));
-        assert!(crowd.unproven.lock().unwrap().is_empty());
+        let mut fourth = crowd.admit(4, crowd.room().await).unwrap();
+        assert!(!fourth.move_to(3, 1));
+        drop((first, second, third, fourth));
+        assert!(crowd.counts.lock().unwrap().is_empty());
         assert_eq!(crowd.room.available_permits(), 10);
     }
 }

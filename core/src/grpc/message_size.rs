@@ -1,21 +1,69 @@
 //! A message that is too large is refused in the words that gRPC's clients know.
 
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use hyper::body::{Body as _, Frame, SizeHint};
 use tonic::body::Body;
 use tonic::{Code, Status};
+
+/// A request of which no more than `limit` bytes are read, in all its messages together.
+pub fn bounded(request: http::Request<Body>, limit: usize) -> http::Request<Body> {
+    request.map(|body| Body::new(Bounded { body, read: 0, limit }))
+}
+
+/// A body with an end.
+struct Bounded {
+    body: Body,
+    read: usize,
+    limit: usize,
+}
+
+impl hyper::body::Body for Bounded {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let frame = Pin::new(&mut self.body).poll_frame(context);
+        if let Poll::Ready(Some(Ok(frame))) = &frame {
+            self.read += frame.data_ref().map_or(0, Bytes::len);
+            if self.read > self.limit {
+                return Poll::Ready(Some(Err(too_large(self.read, self.limit))));
+            }
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
 
 /// Says `RESOURCE_EXHAUSTED` in SPIRE's words where a message was larger than the limit, and leaves
 /// every other status alone. Handlers that read a stream pass its errors through here.
 pub fn restate(status: Status) -> Status {
     match found_and_limit(&status) {
-        Some((found, limit)) => Status::resource_exhausted(format!(
-            "grpc: received message larger than max ({found} vs. {limit})"
-        )),
+        Some((found, limit)) => too_large(found, limit),
         None => status,
     }
 }
 
+fn too_large(found: usize, limit: usize) -> Status {
+    Status::resource_exhausted(format!(
+        "grpc: received message larger than max ({found} vs. {limit})"
+    ))
+}
+
 /// What tonic's decoder says of a message's length and the limit, which only stands in its text.
-fn found_and_limit(status: &Status) -> Option<(u64, u64)> {
+fn found_and_limit(status: &Status) -> Option<(usize, usize)> {
     if status.code() != Code::OutOfRange {
         return None;
     }

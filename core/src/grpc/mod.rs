@@ -16,10 +16,10 @@ use tonic::Code;
 use tonic::body::Body;
 
 pub use authority::AnyAuthority;
-pub use connection::{Connection, serve};
+pub use connection::{Connection, KNOWN_WINDOW, serve};
 pub use crowd::{Crowd, Place};
 pub use health::HealthService;
-pub use message_size::restate;
+pub use message_size::{bounded, restate};
 pub use router::Router;
 
 /// How long a listener waits where the kernel has run out of something.

@@ -8,6 +8,6 @@ mod process;
 mod table;
 mod times;
 
-pub use process::{Process, binary, free_port};
+pub use process::{Process, binary, free_port, resident};
 pub use table::Table;
 pub use times::{Times, drive};

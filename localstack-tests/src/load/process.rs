@@ -48,15 +48,12 @@ impl Process {
         Ok(Duration::from_nanos((user + system) * (1_000_000_000 / ticks_per_second)))
     }
 
-    /// The memory that it holds, in bytes: `VmRSS`.
+    /// The memory that it holds, in bytes.
     ///
     /// # Errors
     /// Where it has ended.
     pub fn resident(&self) -> Result<u64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.0.id()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kibibytes = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
-        Ok(kibibytes.context("the program has ended")? * 1024)
+        resident(self.0.id())
     }
 
     /// Fails once the program has ended, with the end of its log.
@@ -89,6 +86,17 @@ impl Drop for Process {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+/// The memory that the program with this process id holds, in bytes: `VmRSS`.
+///
+/// # Errors
+/// Where it has ended.
+pub fn resident(id: u32) -> Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{id}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kibibytes = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    Ok(kibibytes.context("the program has ended")? * 1024)
 }
 
 /// The program of that name: in the folder `SPIRE_BIN_DIR`, else beside this one.

@@ -1,9 +1,10 @@
 //! Stories that the real programs go through as real processes, one file each.
 #![allow(clippy::unwrap_used, reason = "a test fails where it is")]
 
-mod evidence;
 mod clients;
 mod demo;
+mod evidence;
+mod floods;
 mod hostile;
 mod kill;
 mod mistakes;

@@ -6,7 +6,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use spire_core::grpc::GrpcService;
+use spire_core::grpc::{self, GrpcService};
+use spire_core::limits::{MAX_ATTESTATION_BYTES, MAX_UNPROVEN_REQUEST_BYTES};
 use spire_core::wire::convert::denial::Reason;
 use tonic::Status;
 use tonic::body::Body;
@@ -73,6 +74,9 @@ async fn pass<S: GrpcService>(
             return Ok(status.into_http());
         }
     };
+    if !caller.is_local() && caller.svid().is_none() {
+        request = grpc::bounded(request, limit_for_strangers(rule));
+    }
     let call = Call::new(caller, rule, Some(grant), audited);
     request.extensions_mut().insert(call.clone());
     let response = services.call(request).await?;
@@ -84,6 +88,14 @@ async fn pass<S: GrpcService>(
         }
     }
     Ok(response)
+}
+
+/// What a caller without certificate may send.
+fn limit_for_strangers(rule: &policy::Rule) -> usize {
+    match rule.method {
+        "AttestAgent" => MAX_ATTESTATION_BYTES,
+        _ => MAX_UNPROVEN_REQUEST_BYTES,
+    }
 }
 
 /// The status of a call that failed before its answer began.

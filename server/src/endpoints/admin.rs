@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
-use spire_core::grpc::{self, AnyAuthority, Connection, Crowd, GrpcService, Place, accepted};
+use spire_core::grpc::{
+    self, AnyAuthority, Connection, Crowd, GrpcService, KNOWN_WINDOW, Place, accepted,
+};
 use spire_core::tasks::Tasks;
 use tokio::net::{UnixListener, UnixStream};
 
@@ -78,6 +80,7 @@ impl AdminEndpoint {
                     io: TokioIo::new(AnyAuthority::new(stream)),
                     caller: Caller::Local(peer),
                     streams: STREAMS,
+                    window: KNOWN_WINDOW,
                     age: Duration::MAX,
                 };
                 grpc::serve(connection, service, &tasks_of_call).await;

@@ -15,7 +15,8 @@ use hyper_util::rt::TokioIo;
 use ipnet::IpNet;
 use rustls::ServerConfig;
 use spire_core::clock::Clock;
-use spire_core::grpc::{self, Connection, Crowd, GrpcService, Place, accepted};
+use spire_core::grpc::{self, Connection, Crowd, GrpcService, KNOWN_WINDOW, Place, accepted};
+use spire_core::id::SpiffeId;
 use spire_core::svid::x509::CertificateError;
 use spire_core::tasks::Tasks;
 use spire_core::tls;
@@ -35,8 +36,14 @@ const CONNECTIONS: usize = 16_384;
 /// nodes behind one NAT that boot together, and far less than all.
 const UNPROVEN_EACH: usize = 1024;
 
+/// Of these, of one client certificate's SPIFFE ID: an agent needs two while its SVID changes.
+const PROVEN_EACH: usize = 128;
+
 /// Calls at a time on a connection without a client certificate: an agent that attests needs one.
 const UNPROVEN_STREAMS: u32 = 8;
+
+/// What may lie there unread of one: as much as HTTP/2 grants everyone.
+const UNPROVEN_WINDOW: u32 = (64 << 10) - 1;
 
 /// How long a connection without a client certificate is open before it is asked to end, and how
 /// long one with a certificate outlives it, so that its agent is told why it is refused.
@@ -110,8 +117,12 @@ impl TcpEndpoint {
                 let entered = door.enter(stream, peer, room);
                 let Some(Some(guest)) = stop.run_until_cancelled(entered).await else { return };
                 let Guest { io, caller, age, place } = guest;
-                let streams = if caller.svid().is_some() { STREAMS } else { UNPROVEN_STREAMS };
-                let connection = Connection { io: TokioIo::new(io), caller, streams, age };
+                let (streams, window) = match caller.svid() {
+                    Some(_) => (STREAMS, KNOWN_WINDOW),
+                    None => (UNPROVEN_STREAMS, UNPROVEN_WINDOW),
+                };
+                let io = TokioIo::new(io);
+                let connection = Connection { io, caller, streams, window, age };
                 grpc::serve(connection, service, &tasks_of_calls).await;
                 drop(place);
             });
@@ -131,7 +142,14 @@ struct Door {
     tls: TlsAcceptor,
     handshake: Duration,
     clock: Clock,
-    crowd: Crowd<IpAddr>,
+    crowd: Crowd<Origin>,
+}
+
+/// Whose a connection is, among all that are open.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Origin {
+    Address(IpAddr),
+    Id(SpiffeId),
 }
 
 /// A connection that has passed.
@@ -139,7 +157,7 @@ struct Guest {
     io: TlsStream<TcpStream>,
     caller: Caller,
     age: Duration,
-    place: Place<IpAddr>,
+    place: Place<Origin>,
 }
 
 impl Door {
@@ -176,7 +194,7 @@ impl Door {
         if self.trusted_proxies.iter().any(|network| network.contains(&peer.ip())) {
             address = proxy_header::read(&mut stream).await?.unwrap_or(peer);
         }
-        let origin = origin_of(address.ip());
+        let origin = Origin::Address(origin_of(address.ip()));
         let mut place = self.crowd.admit(origin, room).ok_or(Refusal::Crowded)?;
 
         let io = self.tls.accept(stream).await?;
@@ -192,7 +210,9 @@ impl Door {
         });
         let mut age = UNPROVEN_AGE;
         if let Some(svid) = &svid {
-            place.proven();
+            if !place.move_to(Origin::Id(svid.id.clone()), PROVEN_EACH) {
+                return Err(Refusal::TooMany(svid.id.clone()));
+            }
             age += svid.expires_at.duration_since(self.clock.now()).try_into().unwrap_or_default();
         }
         let caller = Caller::Remote(RemotePeer { address, svid });
@@ -208,6 +228,8 @@ enum Refusal {
     Header(#[from] proxy_header::HeaderError),
     #[error("too many connections of this address have shown no certificate yet")]
     Crowded,
+    #[error("too many connections of {0} are open")]
+    TooMany(SpiffeId),
     #[error("the client does not speak HTTP/2 (ALPN h2)")]
     NotHttp2,
     #[error(transparent)]
