@@ -10,6 +10,7 @@ use spire_core::bundle::{Bundle, BundleError};
 use spire_core::clock::Clock;
 use spire_core::id::TrustDomain;
 use spire_core::limits::REMOTE_CALL;
+use spire_core::os_error::reason;
 use spire_core::wire::workload::{self, X509BundlesRequest};
 use tonic::transport::Endpoint;
 
@@ -39,7 +40,7 @@ pub struct Attempt<'a> {
 #[derive(Debug, thiserror::Error)]
 pub enum BootstrapError {
     /// The file cannot be read.
-    #[error("could not parse trust bundle: open {path}: {error}")]
+    #[error("could not parse trust bundle: open {path}: {}", reason(error))]
     File {
         /// Its path.
         path: PathBuf,

@@ -17,6 +17,7 @@ use rustls_pki_types::pem::PemObject;
 use serde::{Deserialize, Serialize};
 use spire_core::bundle::{Bundle, X509Authority};
 use spire_core::id::TrustDomain;
+use spire_core::os_error::reason;
 use spire_core::svid::x509::X509Svid;
 
 const FILE: &str = "agent-data.json";
@@ -76,10 +77,18 @@ pub enum StorageError {
     /// The file holds something else.
     #[error("failed to open storage: failed to unmarshal data: {0}")]
     Malformed(String),
-    /// The folder or a file in it cannot be read or written.
-    #[error("failed to open storage: {path}: {error}")]
+    /// The folder or a file in it cannot be read.
+    #[error("failed to open storage: {path}: {}", reason(error))]
     Io {
         /// Which one.
+        path: PathBuf,
+        /// What happened.
+        error: io::Error,
+    },
+    /// A change cannot be written.
+    #[error("failed to write storage: {path}: {}", reason(error))]
+    Write {
+        /// The file.
         path: PathBuf,
         /// What happened.
         error: io::Error,
@@ -179,7 +188,7 @@ impl Storage {
             return Ok(());
         }
         write_whole(&self.path, render(&changed).as_bytes())
-            .map_err(|error| io_error(&self.path, error))?;
+            .map_err(|error| StorageError::Write { path: self.path.clone(), error })?;
         *data = changed;
         Ok(())
     }

@@ -11,6 +11,12 @@ use crate::process::Process;
 use crate::server::{Server, TRUST_DOMAIN};
 use crate::user::User;
 
+/// Where it keeps what it knows, and where it listens, in the folder of its test.
+const DATA: &str = "agent/data";
+const SOCKET: &str = "agent/public/api.sock";
+
+const JOIN_TOKEN: &str = r#"NodeAttestor "join_token" { plugin_data {} }"#;
+
 /// What a test adds to the agent's file; the rest is as in a first try, with the key on disk.
 #[derive(Debug, Clone, Default)]
 pub struct AgentFile {
@@ -18,6 +24,8 @@ pub struct AgentFile {
     pub agent: String,
     /// Lines in the block of the workload attestor `unix`.
     pub unix: String,
+    /// The node attestor's block, where it is another than `join_token`.
+    pub node_attestor: Option<String>,
 }
 
 /// An agent. It is killed when this goes away.
@@ -32,8 +40,8 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// Starts an agent of `server` with its files in `folder`, attests with `token`, and waits until
-    /// workloads can ask.
+    /// Starts an agent of `server` with its files in `folder`, attests with `token` unless that is
+    /// empty, and waits until workloads can ask.
     ///
     /// # Errors
     /// When it does not start; the error shows its log.
@@ -43,15 +51,32 @@ impl Agent {
         token: &str,
         added: &AgentFile,
     ) -> anyhow::Result<Self> {
+        let file = Self::write_file(folder, server, added).await?;
+        let flags = ["-joinToken", token];
+        let process = run(&file, if token.is_empty() { &[] } else { &flags }).await?;
+        let (data, program) = (folder.join(DATA), folder.join("spire-agent"));
+        Ok(Self { data, file, socket: folder.join(SOCKET), program, process })
+    }
+
+    /// Writes what an agent of `server` reads: its file, whose path is returned, and the bundle
+    /// `bootstrap.pem`.
+    ///
+    /// # Errors
+    /// When the server does not tell its bundle.
+    pub async fn write_file(
+        folder: &Folder,
+        server: &Server,
+        added: &AgentFile,
+    ) -> anyhow::Result<PathBuf> {
         let bundle = folder.join("bootstrap.pem");
         fs::write(&bundle, server.bundle_pem().await?)?;
-        let own = folder.join("agent");
-        let socket = own.join("public/api.sock");
+        let socket = folder.join(SOCKET);
         let file = folder.join("agent.conf");
         let address = server.address();
-        let (ip, port, data_dir) = (address.ip(), address.port(), own.join("data"));
+        let (ip, port, data_dir) = (address.ip(), address.port(), folder.join(DATA));
         let data_dir = data_dir.display();
-        let AgentFile { agent, unix } = added;
+        let AgentFile { agent, unix, node_attestor } = added;
+        let node_attestor = node_attestor.as_deref().unwrap_or(JOIN_TOKEN);
         let text = format!(
             r#"agent {{
     trust_domain = "{TRUST_DOMAIN}"
@@ -66,9 +91,7 @@ plugins {{
     KeyManager "disk" {{
         plugin_data {{ directory = "{data_dir}" }}
     }}
-    NodeAttestor "join_token" {{
-        plugin_data {{}}
-    }}
+    {node_attestor}
     WorkloadAttestor "unix" {{
         plugin_data {{ {unix} }}
     }}
@@ -78,9 +101,7 @@ plugins {{
             socket.display()
         );
         fs::write(&file, text)?;
-        let process = run(&file, &["-joinToken", token]).await?;
-        let program = folder.join("spire-agent");
-        Ok(Self { data: own.join("data"), file, socket, program, process })
+        Ok(file)
     }
 
     /// The socket of the Workload API.

@@ -21,6 +21,9 @@ const BACK_AFTER: Duration = Duration::from_millis(20);
 /// Streams, pings and frames of one connection that a flood ends with, were nobody to stop it.
 const FLOOD: u32 = 200_000;
 
+/// Calls with half a message that one connection tries to make.
+const HALF_MESSAGES: usize = 128;
+
 /// Of a message that announces [`MESSAGE`] bytes, what is sent.
 const HALF: &[u8] = &[0; 3 << 20];
 const MESSAGE: u32 = 4 << 20;
@@ -171,7 +174,7 @@ where
 
 async fn send_halves(sender: SendRequest<Bytes>, path: &str) -> Result<Infallible, h2::Error> {
     let mut held = Vec::new();
-    loop {
+    for _ in 0..HALF_MESSAGES {
         let mut sender = sender.clone().ready().await?;
         let mut request = http::Request::new(());
         *request.method_mut() = http::Method::POST;
@@ -185,6 +188,7 @@ async fn send_halves(sender: SendRequest<Bytes>, path: &str) -> Result<Infallibl
         body.send_data(Bytes::from_static(HALF), false)?;
         held.push((answer, body));
     }
+    pending().await
 }
 
 /// How a client begins: `window` is what the server may send of each answer.

@@ -7,6 +7,7 @@
 pub mod agent;
 pub mod binaries;
 pub mod command;
+pub mod disk;
 pub mod folder;
 pub mod hostile;
 pub mod load;

@@ -15,6 +15,7 @@ use tonic::transport::{Channel, Endpoint};
 
 use crate::binaries::Binaries;
 use crate::command;
+use crate::disk;
 use crate::folder::{Folder, own_address};
 use crate::process::Process;
 use crate::user::User;
@@ -87,7 +88,7 @@ plugins {{
         fs::write(&file, text)?;
         let program = &Binaries::find()?.server;
         let mut command = match disk {
-            Some(size) => on_own_disk(program, &data, size)?,
+            Some(size) => disk::own(program, &data, &format!("size={size}"))?,
             None => User::current().command(program)?,
         };
         let process = run(command.args(["run", "-config"]).arg(&file)).await?;
@@ -196,17 +197,6 @@ async fn run(command: &mut Command) -> anyhow::Result<Process> {
     let process = Process::start("spire-server", command)?;
     process.logged("network=unix").await?;
     Ok(process)
-}
-
-/// A command that runs `program` with a file system of `size` at `folder`, in a mount namespace of
-/// its own.
-fn on_own_disk(program: &Path, folder: &Path, size: &str) -> anyhow::Result<Command> {
-    let inner = User::current().command(program)?;
-    let script = r#"mount -t tmpfs -o "size=$1" tmpfs "$2" && shift 2 && exec "$@""#;
-    let mut command = Command::new("unshare");
-    command.args(["--mount", "--propagation", "private", "sh", "-c", script, "sh", size]);
-    command.arg(folder).arg(inner.get_program()).args(inner.get_args());
-    Ok(command)
 }
 
 /// A connection to the Unix socket at `path`.

@@ -200,3 +200,23 @@ async fn a_stop_lets_calls_end_and_takes_no_more() {
     assert!(call.await.unwrap().contains("127.0.0.1"));
     assert!(drained.await.unwrap());
 }
+
+#[tokio::test]
+async fn one_identity_holds_so_many_connections_and_no_more() {
+    let listening = listen(Echo::default(), &[]).await;
+    let connect = async |path: &str| {
+        let identity = listening.authority.identity(path).await;
+        match channel(listening.address, client_tls(Some(identity))).await {
+            Ok(channel) => (caller(channel.clone()).await, Some(channel)),
+            Err(error) => (error.to_string(), None),
+        }
+    };
+    let mut held = Vec::new();
+    for _ in 0..128 {
+        let (said, channel) = connect("/spire/agent/test/1").await;
+        assert!(said.contains("/spire/agent/test/1"), "{said}");
+        held.push(channel);
+    }
+    assert!(!connect("/spire/agent/test/1").await.0.contains("/spire/agent/test/1"));
+    assert!(connect("/spire/agent/test/2").await.0.contains("/spire/agent/test/2"));
+}

@@ -5,6 +5,7 @@ use std::os::unix::fs::DirBuilderExt;
 
 use spire_core::VERSION;
 use spire_core::clock::Clock;
+use spire_core::os_error::reason;
 use spire_core::process::{Asked, Signals, raise_open_files, tighten_umask};
 use spire_core::telemetry::log::Logger;
 
@@ -57,5 +58,7 @@ pub(super) fn prepare(config: &AgentConfig) -> Result<(), AgentError> {
     raise_open_files();
     let data_dir = &config.data_dir;
     let made = DirBuilder::new().recursive(true).mode(0o755).create(data_dir);
-    made.map_err(|error| AgentError::Process(format!("mkdir {}: {error}", data_dir.display())))
+    made.map_err(|error| {
+        AgentError::Process(format!("mkdir {}: {}", data_dir.display(), reason(&error)))
+    })
 }

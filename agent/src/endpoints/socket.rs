@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
 use std::path::Path;
 
+use spire_core::os_error::reason;
 use tokio::net::UnixListener;
 
 /// The longest path that the kernel takes for a socket, in bytes.
@@ -20,7 +21,7 @@ pub enum SocketError {
     #[error("{0:?} is there already and is no socket; move it, or choose another path")]
     Occupied(String),
     /// The folder cannot be made.
-    #[error("unable to create socket directory {path:?}: {source}")]
+    #[error("unable to create socket directory {path:?}: {}", reason(source))]
     Folder {
         /// The folder.
         path: String,
@@ -28,7 +29,7 @@ pub enum SocketError {
         source: io::Error,
     },
     /// The file system refused.
-    #[error("listen unix {path}: {source}")]
+    #[error("listen unix {path}: {}", reason(source))]
     System {
         /// The socket.
         path: String,

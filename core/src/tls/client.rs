@@ -68,22 +68,22 @@ struct ServerVerifier {
 }
 
 impl ServerVerifier {
+    /// Whom it names is looked at first: that it is another's server says more than that its
+    /// authority is not known.
     fn verify(&self, chain: &[CertificateDer<'_>]) -> Result<(), VerifyError> {
-        let (svid, captured) = match &self.trust {
-            ServerTrust::Bundle(bundle) => {
-                let bundle = Arc::clone(&bundle.borrow());
-                (verify_for(chain, self.clock.now(), |_| Some(bundle))?, None)
-            }
-            ServerTrust::Insecure(captured) => {
-                (X509Svid::from_chain(owned_chain(chain))?, Some(captured))
-            }
-        };
+        let svid = X509Svid::from_chain(owned_chain(chain))?;
         if svid.id != self.server {
             let (found, expected) = (&svid.id, &self.server);
             return Err(VerifyError::Invalid(format!("unexpected ID {found}, not {expected}")));
         }
-        if let Some(captured) = captured {
-            captured.get_or_init(|| svid.chain);
+        match &self.trust {
+            ServerTrust::Bundle(bundle) => {
+                let bundle = Arc::clone(&bundle.borrow());
+                verify_for(chain, self.clock.now(), |_| Some(bundle))?;
+            }
+            ServerTrust::Insecure(captured) => {
+                captured.get_or_init(|| svid.chain);
+            }
         }
         Ok(())
     }

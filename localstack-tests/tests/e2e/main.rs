@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "a test fails where it is")]
 
 mod clients;
+mod agent_files;
+mod commands;
 mod demo;
 mod evidence;
 mod floods;

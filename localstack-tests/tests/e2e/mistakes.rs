@@ -25,6 +25,83 @@ plugins {
 }
 "#;
 
+const AGENT: &str = r#"agent {
+    trust_domain = "Example.org"
+    server_port = "none"
+    data_dir = "data"
+    join_token = "never-shown"
+    join_token_file = "token"
+    rebootstrap_mode = "perhaps"
+    availability_target = "1h"
+    admin_socket_path = "/tmp/spire-agent/public/admin.sock"
+    workload_x509_svid_key_type = "rsa-1024"
+    insecure_bootstrap = true
+    trust_bundle_path = "root.pem"
+    sokcet_path = "api.sock"
+}
+plugins {
+    KeyManager "memory" {}
+    NodeAttestor "join_token" {}
+    WorkloadAttestor "unix" {}
+}
+"#;
+
+/// What is said about each mistake of `AGENT`, in the same order.
+const AGENT_SAYS: [[&str; 4]; 10] = [
+    ["could not parse trust_domain \"Example.org\": ", "agent.trust_domain", "line 2", "write a"],
+    ["server_address must be configured", "agent.server_address", "line 1", "set server_address"],
+    [
+        "strconv.ParseInt: parsing \"none\": invalid syntax",
+        "agent.server_port",
+        "line 3",
+        "write a",
+    ],
+    [
+        "only one of join_token or join_token_file can be specified, not both",
+        "agent.join_token_file",
+        "line 6",
+        "keep one of the two",
+    ],
+    [
+        "unknown rebootstrap mode specified: perhaps",
+        "agent.rebootstrap_mode",
+        "line 7",
+        "use never, auto or always",
+    ],
+    [
+        "availability_target must be at least 24h0m0s",
+        "agent.availability_target",
+        "line 8",
+        "write 24h or more",
+    ],
+    [
+        "admin socket cannot be in the same directory or a subdirectory as that containing the \
+         Workload API socket",
+        "agent.admin_socket_path",
+        "line 9",
+        "a folder of its own",
+    ],
+    [
+        "key type \"rsa-1024\" is unknown",
+        "agent.workload_x509_svid_key_type",
+        "line 10",
+        "use one of",
+    ],
+    [
+        "only one of insecure_bootstrap or trust_bundle_path can be specified, not both",
+        "agent.insecure_bootstrap",
+        "line 11",
+        "keep one of them",
+    ],
+    ["unknown configuration detected", "agent.sokcet_path", "line 13", "socket_path?"],
+];
+
+#[tokio::test]
+async fn the_agent_names_every_mistake_and_exits_1() {
+    let program = &Binaries::find().unwrap().agent;
+    every_mistake_is_named(program, AGENT, &AGENT_SAYS).await;
+}
+
 /// What is said about each mistake of `SERVER`: SPIRE's sentence, the key, the line, the remedy.
 const SERVER_SAYS: [[&str; 4]; 6] = [
     ["could not parse trust_domain \"Example.org\": ", "server.trust_domain", "line 2", "write a"],
@@ -72,6 +149,7 @@ async fn every_mistake_is_named(program: &Path, text: &str, expected: &[[&str; 4
     for command in ["validate", "run"] {
         let (code, said) = run(program, command, &folder, text).await;
         assert_eq!(code, Some(1), "{command}: {said}");
+        assert!(!said.contains("never-shown"), "{said}");
         let lines: Vec<_> = said.lines().collect();
         assert_eq!(lines.len(), expected.len(), "{command}: {said}");
         for parts in expected {
