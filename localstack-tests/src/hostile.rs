@@ -16,7 +16,11 @@ use tokio::task::JoinSet;
 const BYTE_EVERY: Duration = Duration::from_millis(20);
 
 /// How long a client that was thrown out waits before it is back.
-const BACK_AFTER: Duration = Duration::from_millis(20);
+const BACK_AFTER: Duration = Duration::from_millis(100);
+
+/// A flood comes in bursts, so that those who attack leave the machine time for others.
+const BURST: u32 = 100;
+const BURST_EVERY: Duration = Duration::from_millis(10);
 
 /// Streams, pings and frames of one connection that a flood ends with, were nobody to stop it.
 const FLOOD: u32 = 200_000;
@@ -153,10 +157,13 @@ async fn flood<S>(stream: &mut S, count: u32, next: impl Fn(u32) -> Vec<u8>) -> 
 where
     S: AsyncWrite + Unpin,
 {
-    for number in 0..count {
-        stream.write_all(&next(number)).await?;
+    for first in (0..count).step_by(BURST as usize) {
+        let burst: Vec<u8> = (first..count).take(BURST as usize).flat_map(&next).collect();
+        stream.write_all(&burst).await?;
+        stream.flush().await?;
+        tokio::time::sleep(BURST_EVERY).await;
     }
-    stream.flush().await
+    Ok(())
 }
 
 /// Flow control is kept to, so that the server takes all that it is ready to take.
