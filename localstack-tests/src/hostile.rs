@@ -10,7 +10,7 @@ use bytes::Bytes;
 use h2::client::SendRequest;
 use http::HeaderValue;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use tokio::task::JoinSet;
+use tokio::runtime::{Builder, Runtime};
 
 /// How long a client that sends a byte at a time waits before the next.
 const BYTE_EVERY: Duration = Duration::from_millis(20);
@@ -103,7 +103,7 @@ impl Attack {
             Self::EndlessHeaders => {
                 stream.write_all(&opening(65_535)).await?;
                 stream.write_all(&frame(HEADERS, 0, 1, &headers(path))).await?;
-                let header = literal("x", &"y".repeat(8_000));
+                let header = literal("x", &"y".repeat(500));
                 flood(&mut stream, FLOOD, |_| frame(CONTINUATION, 0, 1, &header)).await?;
             }
             Self::Resets => {
@@ -125,22 +125,33 @@ impl Attack {
     }
 }
 
-/// Hostile clients at work; they stop when this goes away.
-#[derive(Debug, Default)]
-pub struct Siege(JoinSet<()>);
+/// Hostile clients at work, on a thread of their own, so that they do not hold up those who call
+/// beside them. They stop when this goes away.
+#[derive(Debug)]
+pub struct Siege(Option<Runtime>);
 
 impl Siege {
+    /// One without clients.
+    ///
+    /// # Errors
+    /// When there can be no further thread.
+    pub fn new() -> io::Result<Self> {
+        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+        Ok(Self(Some(runtime)))
+    }
+
     /// Adds `count` clients that attack `path` over connections of `connect`. One that is thrown
     /// out comes back.
-    pub fn add<C, F, S>(&mut self, count: usize, attack: Attack, path: &'static str, connect: C)
+    pub fn add<C, F, S>(&self, count: usize, attack: Attack, path: &'static str, connect: C)
     where
         C: Fn() -> F + Clone + Send + 'static,
         F: Future<Output = io::Result<S>> + Send,
         S: AsyncRead + AsyncWrite + Unpin + Send,
     {
+        let Some(runtime) = &self.0 else { return };
         for _ in 0..count {
             let connect = connect.clone();
-            self.0.spawn(async move {
+            runtime.spawn(async move {
                 loop {
                     if let Ok(stream) = connect().await {
                         // However it ended, the next one begins.
@@ -149,6 +160,14 @@ impl Siege {
                     tokio::time::sleep(BACK_AFTER).await;
                 }
             });
+        }
+    }
+}
+
+impl Drop for Siege {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
         }
     }
 }

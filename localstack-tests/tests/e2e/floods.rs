@@ -57,7 +57,7 @@ async fn the_servers_port_serves_others_whatever_one_address_does() {
     let (hostile, other) = (Stranger::new(2, server.address()), Stranger::new(3, server.address()));
     let before = resident(id).unwrap();
 
-    let mut siege = Siege::default();
+    let siege = Siege::new().unwrap();
     for attack in Attack::ALL {
         for path in [GET_BUNDLE, ATTEST] {
             let hostile = hostile.clone();
@@ -192,7 +192,7 @@ fn attacks_of_operators() -> Vec<Attack> {
 
 /// Hostile clients at a Unix socket.
 fn besiege(socket: &Path, attacks: &[Attack], paths: &[&'static str]) -> Siege {
-    let mut siege = Siege::default();
+    let siege = Siege::new().unwrap();
     for &attack in attacks {
         for &path in paths {
             let socket = socket.to_owned();

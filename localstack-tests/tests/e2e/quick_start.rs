@@ -35,10 +35,11 @@ async fn the_quick_start_of_spire_works_and_restarts_lose_nothing() {
     workload.tokens_are_validated(&agent).await;
     let refused = agent.command(current, &["api", "fetch", "x509"]).await.unwrap();
     assert_eq!((refused.code, refused.stderr.as_str()), (Some(1), UNAUTHORIZED));
-    let nearest = format!("of {WORKLOAD} lacks unix:uid:{}", other.uid);
-    let why = agent.process().logged(&nearest).await.unwrap();
-    let found = format!("unix:uid:{}", current.uid);
-    assert!(why.contains("No identity issued") && why.contains(&found), "{why}");
+    let why = agent.process().logged(&format!(" uid={}", current.uid)).await.unwrap();
+    let lacked = format!("lacks unix:uid:{}", other.uid);
+    for part in ["No identity issued", &format!("unix:uid:{}", current.uid), WORKLOAD, &lacked] {
+        assert!(why.contains(part), "{part} is not in {why}");
+    }
 
     // The agent comes back without a token.
     agent.process().stop().await.unwrap();
