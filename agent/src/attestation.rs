@@ -19,7 +19,7 @@ use spire_core::wire::agent::{
 };
 use spire_core::wire::types::AttestationData;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status};
 
@@ -53,8 +53,8 @@ pub struct NodeAttestation {
     pub rebootstrap: Rebootstrap,
     /// The name of the attestor, as the server knows it.
     pub attestor: String,
-    /// What proves the node.
-    pub evidence: Arc<dyn EvidenceSource>,
+    /// What proves the node, as it is configured now.
+    pub evidence: watch::Receiver<Arc<dyn EvidenceSource>>,
     /// Where the agent's keys are.
     pub keys: Arc<dyn KeyManager>,
     /// The data folder.
@@ -181,19 +181,22 @@ impl NodeAttestation {
         Ok(Some(AttestedNode { identity, bundle }))
     }
 
-    /// Attests the node, again and again until it succeeds, is denied, or the time is up. All
-    /// attempts are made with one key: where the server's answer is lost, the next attempt is
-    /// known to come from the same agent, and no join token is burnt.
+    /// Attests the node, again and again until it succeeds, is denied, or the time is up and there
+    /// is nothing left to serve. All attempts are made with one key: where the server's answer is
+    /// lost, the next attempt is known to come from the same agent, and no join token is burnt.
     ///
     /// # Errors
     /// The last [`AttestationError`].
-    pub async fn attest_until_given_up(&self) -> Result<AttestedNode, AttestationError> {
+    pub async fn attest_until_given_up(
+        &self,
+        can_serve: impl Fn() -> bool,
+    ) -> Result<AttestedNode, AttestationError> {
         tracing::info!("SVID is not found. Starting node attestation");
         let limit = match self.rebootstrap.mode {
             RebootstrapMode::Never => GIVE_UP,
             RebootstrapMode::Auto | RebootstrapMode::Always => GIVE_UP_REBOOTSTRAP,
         };
-        let began = Instant::now();
+        let began = self.clock.now();
         let mut backoff = Backoff::new(FIRST_RETRY, limit);
         let slot = KeySlot::A;
         let key = slot.generate(&*self.keys).await?;
@@ -208,8 +211,14 @@ impl NodeAttestation {
                 tracing::info!("The server's authority is unknown. Bootstrapping again");
                 continue;
             }
+            if error.is_final() {
+                // Nobody is to be served on the word of a server that has taken it back.
+                self.storage.delete_cache()?;
+                return Err(error);
+            }
             let wait = backoff.after_failure();
-            if error.is_final() || began.elapsed() + wait > limit {
+            let waited = self.clock.now().duration_since(began).unsigned_abs() + wait;
+            if waited > limit && !can_serve() {
                 return Err(error);
             }
             tracing::error!(
@@ -217,7 +226,7 @@ impl NodeAttestation {
                 retry_interval = ?wait,
                 "Failed to retrieve attestation result"
             );
-            sleep(wait).await;
+            self.clock.sleep(wait).await;
         }
     }
 
@@ -311,7 +320,8 @@ impl NodeAttestation {
         let evidence_error =
             |error| AttestationError::Evidence { attestor: self.attestor.clone(), error };
         let receive = AttestationError::rpc("failed to receive attestation response");
-        let mut evidence = self.evidence.collect().await.map_err(evidence_error)?;
+        let source = self.evidence.borrow().clone();
+        let mut evidence = source.collect().await.map_err(evidence_error)?;
         let data = AttestationData {
             r#type: self.attestor.clone(),
             payload: Bytes::copy_from_slice(evidence.payload()),

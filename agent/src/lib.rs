@@ -6,6 +6,7 @@ pub mod attestation;
 pub mod backoff;
 pub mod bootstrap;
 pub mod cache;
+pub mod cache_file;
 pub mod cli;
 pub mod client;
 pub mod config;

@@ -1,12 +1,12 @@
 //! Keeps an attested agent what it is: in step with its server, and holder of a valid SVID. One
 //! task does both, so that neither has to wait for, or look out for, the other.
 
+use std::convert::Infallible;
 use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
 use spire_core::clock::Clock;
-use tokio_util::sync::CancellationToken;
 
 use crate::attestation::AttestationError;
 use crate::backoff::Backoff;
@@ -45,7 +45,7 @@ pub enum Ended {
     /// The server denies it another SVID.
     #[error("failed to rotate agent SVID: {0}")]
     Denied(AttestationError),
-    /// Its SVID could not be replaced in time.
+    /// Its SVID could not be replaced in time, and nothing that it holds for workloads is valid.
     #[error("current SVID has already expired and rotate agent SVID failed: {0}")]
     Expired(AttestationError),
     /// Its servers were replaced: it must begin anew.
@@ -113,29 +113,25 @@ impl Upkeep {
         }
     }
 
-    /// Goes on until `stop`, or until something ends the agent. The first sync is made after
-    /// `first`.
+    /// Goes on until something ends the agent. The first sync is made after `first`.
     ///
     /// # Errors
     /// [`Ended`].
-    pub async fn go_on(mut self, first: Duration, stop: CancellationToken) -> Result<(), Ended> {
-        let work = async {
-            let mut sync = Box::pin(self.clock.sleep(first));
-            let mut check = Box::pin(self.clock.sleep(ATTENTIVE));
-            loop {
-                tokio::select! {
-                    () = &mut sync => {
-                        let wait = self.next_sync().await?;
-                        sync.set(self.clock.sleep(wait));
-                    }
-                    () = &mut check => {
-                        let wait = self.check_svid().await?;
-                        check.set(self.clock.sleep(wait));
-                    }
+    pub async fn go_on(mut self, first: Duration) -> Result<Infallible, Ended> {
+        let mut sync = Box::pin(self.clock.sleep(first));
+        let mut check = Box::pin(self.clock.sleep(ATTENTIVE));
+        loop {
+            tokio::select! {
+                () = &mut sync => {
+                    let wait = self.next_sync().await?;
+                    sync.set(self.clock.sleep(wait));
+                }
+                () = &mut check => {
+                    let wait = self.check_svid().await?;
+                    check.set(self.clock.sleep(wait));
                 }
             }
-        };
-        stop.run_until_cancelled(work).await.unwrap_or(Ok(()))
+        }
     }
 
     /// Syncs, and says when to do so again.
@@ -222,7 +218,7 @@ impl Upkeep {
                 false => Err(Ended::Denied(error)),
             };
         }
-        if self.own_svid.has_expired() {
+        if self.own_svid.has_expired() && !self.cache.can_serve() {
             return Err(Ended::Expired(error));
         }
         let wait = self.svid_backoff.after_failure();

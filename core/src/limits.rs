@@ -67,6 +67,9 @@ pub const MAX_JWT_BYTES: usize = 64 << 10;
 /// Largest file in bytes that a command reads for an operator, such as one of entries.
 pub const MAX_OPERATOR_FILE_BYTES: u64 = 256 << 20;
 
+/// Largest file in bytes in which an agent keeps what its workloads may be handed after a restart.
+pub const MAX_CACHE_FILE_BYTES: u64 = 64 << 20;
+
 /// Largest bundle document in bytes that is read.
 pub const MAX_BUNDLE_BYTES: usize = 4 << 20;
 

@@ -53,7 +53,7 @@ impl Agent {
     ) -> anyhow::Result<Self> {
         let file = Self::write_file(folder, server, added).await?;
         let flags = ["-joinToken", token];
-        let process = run(&file, if token.is_empty() { &[] } else { &flags }).await?;
+        let process = run(&file, if token.is_empty() { &[] } else { &flags }, SERVES).await?;
         let (data, program) = (folder.join(DATA), folder.join("spire-agent"));
         Ok(Self { data, file, socket: folder.join(SOCKET), program, process })
     }
@@ -158,15 +158,26 @@ plugins {{
     /// # Errors
     /// When it does not start; the error shows its log.
     pub async fn start_again(&mut self) -> anyhow::Result<()> {
-        self.process = run(&self.file, &[]).await?;
+        self.start_again_until(SERVES).await
+    }
+
+    /// As [`Agent::start_again`], but waits until its log says `text`.
+    ///
+    /// # Errors
+    /// When the agent ends before; the error shows its log.
+    pub async fn start_again_until(&mut self, text: &str) -> anyhow::Result<()> {
+        self.process = run(&self.file, &[], text).await?;
         Ok(())
     }
 }
 
-async fn run(file: &Path, flags: &[&str]) -> anyhow::Result<Process> {
+/// What an agent says when workloads can ask.
+const SERVES: &str = "Starting agent APIs";
+
+async fn run(file: &Path, flags: &[&str], until: &str) -> anyhow::Result<Process> {
     let mut command = User::current().command(&Binaries::find()?.agent)?;
     command.args(["run", "-config"]).arg(file).args(flags);
     let process = Process::start("spire-agent", &mut command)?;
-    process.logged("Starting agent APIs").await?;
+    process.logged(until).await?;
     Ok(process)
 }

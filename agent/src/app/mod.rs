@@ -1,12 +1,16 @@
 //! The agent as a whole: builds every part in order, owns its tasks, and ends them.
 
+mod candidate;
 mod catalog;
 mod process;
 
+use std::convert::Infallible;
+use std::future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::FutureExt;
+use futures::future::Either;
 use jiff::SignedDuration;
 use spire_core::VERSION;
 use spire_core::bundle::Bundle;
@@ -20,9 +24,11 @@ use spire_core::telemetry::log::Logger;
 use spire_core::tls::{self, ServerTrust};
 use tokio::sync::{mpsc, watch};
 
-use crate::attestation::{AttestationError, AttestedNode, NodeAttestation};
+use crate::attestation::{AttestationError, NodeAttestation};
+use crate::backoff::Backoff;
 use crate::bootstrap::Rebootstrap;
 use crate::cache::{Cache, JwtSvids, SignJwt};
+use crate::cache_file::CacheFile;
 use crate::client::{self, Server};
 use crate::config::{AgentConfig, AgentPlugins};
 use crate::endpoints::socket::SocketError;
@@ -31,16 +37,21 @@ use crate::endpoints::{
     Audience, DebugService, LoggerService, UnixEndpoint, admin_services, workload_services,
 };
 use crate::health;
+use crate::rotation::WorkloadSvids;
 use crate::rotation::due::Renewal;
-use crate::rotation::{OwnSvid, WorkloadSvids};
 use crate::storage::{Storage, StorageError};
-use crate::sync::{EntrySource, Synchronizer};
-use crate::upkeep::{Ended, Upkeep};
+use crate::upkeep::Ended;
 
+use candidate::Candidate;
+use catalog::Replaceable;
 pub use process::run;
 
 /// How long the listener for health waits for an agent that is ready.
 const HEALTH_LISTENER: Duration = Duration::from_secs(8);
+
+/// How soon the server is told again which version runs here, and how late at last.
+const STATUS_RETRY: Duration = Duration::from_secs(5);
+const LAST_STATUS_RETRY: Duration = Duration::from_mins(8);
 
 /// Why the agent does not start, or does not go on.
 #[derive(Debug, thiserror::Error)]
@@ -75,7 +86,8 @@ pub enum AgentError {
 /// An agent that runs.
 #[derive(Debug)]
 pub struct Agent {
-    ended: mpsc::Receiver<Ended>,
+    ended: mpsc::Receiver<AgentError>,
+    plugins: Replaceable,
     logger: Logger,
     tasks: Tasks,
 }
@@ -125,7 +137,7 @@ impl Agent {
             clock: clock.clone(),
         };
         let plugins = AgentPlugins::assign(&config.plugins)?;
-        let loaded = catalog::load(&plugins, config.join_token.as_ref(), &host)?;
+        let loaded = catalog::load(plugins, config.join_token.as_ref(), host)?;
         let storage = Arc::new(Storage::open(&config.data_dir)?);
         let attestation = NodeAttestation {
             trust_domain: trust_domain.clone(),
@@ -142,18 +154,13 @@ impl Agent {
             storage: storage.clone(),
             clock: clock.clone(),
         };
-        let AttestedNode { identity, bundle: trusted } = match attestation.stored_identity().await?
-        {
-            Some(node) => node,
-            None => attestation.attest_until_given_up().await?,
-        };
+        let stored = attestation.stored_identity().await?;
 
-        told.send_replace(Arc::new(trusted));
-        let (presented, presents) = watch::channel(Some(identity.tls.clone()));
+        let (presented, presents) = watch::channel(None);
         let tls = Arc::new(tls::client_config(
             &trust_domain,
             ServerTrust::Bundle(bundle.clone()),
-            Some(presents),
+            Some(presents.clone()),
             clock.clone(),
         ));
         let address = config.server.clone();
@@ -165,20 +172,21 @@ impl Agent {
             clock.clone(),
         );
         let jwt_svids = jwt_svids(&config, &server, &clock);
-        let synchronizer = Synchronizer::new(
-            server.clone(),
-            cache.clone(),
-            jwt_svids.clone(),
-            EntrySource::new(true),
-            told,
-            clock.clone(),
-        );
-        let identity_state = presented.subscribe();
-        let own_svid =
-            OwnSvid::new(identity, presented, attestation, server.clone(), bundle.clone());
-        let interval = config.experimental.sync_interval;
-        let mut upkeep = Upkeep::new(own_svid, synchronizer, cache.clone(), interval);
-
+        let recovered = if config.persist_cache {
+            let file = CacheFile {
+                trust_domain: trust_domain.clone(),
+                storage,
+                cache: cache.clone(),
+                jwt_svids: jwt_svids.clone(),
+                clock: clock.clone(),
+            };
+            let recovered = file.recover();
+            tasks.spawn(file.keep(tasks.stop_token()));
+            recovered
+        } else {
+            storage.delete_cache()?;
+            false
+        };
         let workload_svids = WorkloadSvids {
             server: server.clone(),
             cache: cache.clone(),
@@ -186,7 +194,27 @@ impl Agent {
             clock: clock.clone(),
         };
         tasks.spawn(workload_svids.keep(tasks.stop_token()));
-        upkeep.begin().await?;
+
+        let interval = config.experimental.sync_interval;
+        let candidate = Candidate {
+            stored,
+            attestation,
+            presented,
+            told,
+            server: server.clone(),
+            cache: cache.clone(),
+            jwt_svids: jwt_svids.clone(),
+            interval,
+        };
+        // What was recovered is served at once, whether the server is there or not.
+        let upkeep = if recovered {
+            Either::Left(candidate.attested())
+        } else {
+            let mut upkeep = candidate.attested().await?;
+            upkeep.begin().await?;
+            Either::Right(future::ready(Ok(upkeep)))
+        };
+        let first_sync = if recovered { Duration::ZERO } else { interval };
 
         let api = WorkloadApi::new(workload_api::Parts {
             cache: cache.clone(),
@@ -197,14 +225,14 @@ impl Agent {
             allowed_foreign_jwt_claims: config.allowed_foreign_jwt_claims.into_iter().collect(),
             log_selectors: config.log_selectors.into_iter().collect(),
             ratelimit: config.experimental.ratelimit,
-            clock,
+            clock: clock.clone(),
         });
         let services = workload_services(api, config.disable_workload_api, tasks.stop_token());
         let endpoint = UnixEndpoint::bind(&config.socket_path, Audience::Workloads)?;
         tasks.spawn(endpoint.serve(services, tasks.clone()));
         if let Some(path) = &config.admin_socket_path {
             let debug = DebugService {
-                identity: identity_state,
+                identity: presents,
                 bundle,
                 cache: cache.clone(),
                 jwt_svids,
@@ -216,26 +244,36 @@ impl Agent {
         }
         serving.send_replace(true);
 
-        let serial = cache.all_bundles().own.sequence_number;
-        tasks.spawn(post_status(server, serial, tasks.clone()));
         let (end, ended) = mpsc::channel(1);
-        let stop = tasks.stop_token();
+        let (stop, all) = (tasks.stop_token(), tasks.clone());
         tasks.spawn(async move {
-            if let Err(error) = upkeep.go_on(interval, stop).await {
+            let life = async {
+                let upkeep = upkeep.await?;
+                let serial = cache.all_bundles().own.sequence_number;
+                all.spawn(post_status(server, serial, clock, all.clone()));
+                upkeep.go_on(first_sync).await.map_err(AgentError::from)
+            };
+            if let Some(Err::<Infallible, _>(error)) = stop.run_until_cancelled(life).await {
                 // Without a receiver, the agent is being stopped already.
                 let _ = end.send(error).await;
             }
         });
-        Ok(Self { ended, logger, tasks: tasks.clone() })
+        Ok(Self { ended, plugins: loaded.replaceable, logger, tasks: tasks.clone() })
     }
 
     /// Returns once something has ended the agent from within.
-    pub async fn ended(&mut self) -> Ended {
+    pub async fn ended(&mut self) -> AgentError {
         match self.ended.recv().await {
             Some(ended) => ended,
             // The task that tells has been stopped.
             None => std::future::pending().await,
         }
+    }
+
+    /// Reads the files of plugins anew that have their settings in a `plugin_data_file`. Those
+    /// that attest this node or its workloads are replaced.
+    pub fn reconfigure_plugins(&self) {
+        self.plugins.reconfigure();
     }
 
     /// Opens the log file anew.
@@ -271,20 +309,25 @@ async fn health_listener(
     core_health::listen(&config, report, &tasks).await;
 }
 
-/// Tells the server once which version runs here. A server that does not care is none the worse.
-async fn post_status(server: Arc<Server>, bundle_serial: u64, tasks: Tasks) {
-    let posted = server.post_status(VERSION, bundle_serial);
-    if let Some(Err(error)) = tasks.stop_token().run_until_cancelled(posted).await {
-        tracing::debug!(%error, "Failed to post the agent's status");
-    }
+/// Tells the server once which version runs here, as soon as it is there. A server that does not
+/// care is none the worse.
+async fn post_status(server: Arc<Server>, bundle_serial: u64, clock: Clock, tasks: Tasks) {
+    let mut backoff = Backoff::new(STATUS_RETRY, LAST_STATUS_RETRY);
+    let posted = async {
+        while let Err(error) = server.post_status(VERSION, bundle_serial).await {
+            tracing::debug!(%error, "Failed to post the agent's status");
+            if !error.is_unreachable() {
+                return;
+            }
+            clock.sleep(backoff.after_failure()).await;
+        }
+    };
+    tasks.stop_token().run_until_cancelled(posted).await;
 }
 
 fn refuse_unsupported(config: &AgentConfig) -> Result<(), AgentError> {
     if config.experimental.require_pq_kem {
         return Err(AgentError::Unsupported("experimental.require_pq_kem"));
-    }
-    if config.persist_cache {
-        return Err(AgentError::Unsupported("persist_cache"));
     }
     if config.experimental.broker.is_some() {
         return Err(AgentError::Unsupported("experimental.broker"));

@@ -26,10 +26,10 @@ pub async fn run(config: AgentConfig, logger: Logger) -> Result<(), AgentError> 
     };
     let ended = loop {
         tokio::select! {
-            ended = agent.ended() => break Err(ended.into()),
+            ended = agent.ended() => break Err(ended),
             asked = signals.next() => match asked {
                 Asked::End => break Ok(()),
-                Asked::Reconfigure => {}
+                Asked::Reconfigure => agent.reconfigure_plugins(),
                 Asked::ReopenLog => agent.reopen_log(),
             },
         }

@@ -15,6 +15,7 @@ use spire_core::clock::Clock;
 use spire_core::entry::{Entry, EntryId};
 use spire_core::id::SpiffeId;
 use spire_core::limits::REMOTE_CALL;
+use tokio::sync::watch;
 use zeroize::Zeroizing;
 
 use crate::client::RpcError;
@@ -43,6 +44,7 @@ struct Inner {
     hit_timeout: Duration,
     clock: Clock,
     state: Mutex<State>,
+    changed: watch::Sender<()>,
 }
 
 #[derive(Default)]
@@ -78,8 +80,8 @@ impl JwtSvids {
     /// No tokens yet. At most `max_size` are kept. While a kept token is valid still, its renewal
     /// may take `hit_timeout`.
     pub fn new(sign: SignJwt, max_size: usize, hit_timeout: Duration, clock: Clock) -> Self {
-        let state = Mutex::default();
-        Self(Arc::new(Inner { sign, max_size, hit_timeout, clock, state }))
+        let (state, changed) = (Mutex::default(), watch::Sender::new(()));
+        Self(Arc::new(Inner { sign, max_size, hit_timeout, clock, state, changed }))
     }
 
     /// A token of `entry`'s identity for `audience`, which is not empty. A kept one is returned
@@ -128,13 +130,35 @@ impl JwtSvids {
         self.0.state().tokens.len()
     }
 
+    /// All that are kept, each with the audiences that it is kept under.
+    pub fn kept(&self) -> Vec<(Vec<String>, Arc<JwtSvid>)> {
+        let state = self.0.state();
+        let kept = |((_, audience), kept): (&Key, &Kept)| (audience.clone(), kept.svid.clone());
+        state.tokens.iter().map(kept).collect()
+    }
+
+    /// Keeps a token that [`JwtSvids::kept`] gave, before a restart maybe.
+    pub fn keep(&self, audience: Vec<String>, svid: JwtSvid) {
+        let key = (svid.spiffe_id.clone(), audience);
+        self.0.state().keep(key, Arc::new(svid), self.0.max_size);
+    }
+
+    /// Is poked after each change of what is kept.
+    pub fn changed(&self) -> watch::Receiver<()> {
+        self.0.changed.subscribe()
+    }
+
     /// Lets go of the tokens that one of `key_ids` signed, and returns their number.
     pub fn remove_signed_by(&self, key_ids: &[String]) -> usize {
         let mut state = self.0.state();
         let before = state.tokens.len();
         let is_tainted = |kept: &Kept| kept.svid.key_id().is_some_and(|id| key_ids.contains(&id));
         state.tokens.retain(|_, kept| !is_tainted(kept));
-        before - state.tokens.len()
+        let count = before - state.tokens.len();
+        if count > 0 {
+            self.0.changed.send_replace(());
+        }
+        count
     }
 }
 
@@ -154,6 +178,7 @@ impl Inner {
         state.flights.remove(&key);
         if let Ok(svid) = &signed {
             state.keep(key, svid.clone(), self.max_size);
+            self.changed.send_replace(());
         }
         signed
     }

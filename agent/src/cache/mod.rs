@@ -116,6 +116,11 @@ impl Cache {
         self.state().records.counts()
     }
 
+    /// Whether an X.509-SVID is held that a workload may have now.
+    pub fn can_serve(&self) -> bool {
+        self.state().records.can_serve(self.clock.now())
+    }
+
     /// When the server was last asked successfully; `None` before the first time.
     pub fn synced_at(&self) -> Option<Timestamp> {
         self.state().synced_at

@@ -291,6 +291,11 @@ impl Records {
         Some(Nearest { entry: entry.clone(), missing })
     }
 
+    pub(super) fn can_serve(&self, now: Timestamp) -> bool {
+        let mut records = self.by_id.values();
+        records.any(|record| !record.entry.store_svid && record.usable(now).is_some())
+    }
+
     pub(super) fn counts(&self) -> Counts {
         let held = self.by_id.values().filter(|record| record.svid.is_some());
         let (stored, served): (Vec<_>, Vec<_>) = held.partition(|record| record.entry.store_svid);

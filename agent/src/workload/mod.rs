@@ -5,8 +5,10 @@ mod names;
 pub mod unix;
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use futures::future::join_all;
 use spire_core::selector::Selector;
 use spire_core::telemetry::log::with_causes;
@@ -16,7 +18,15 @@ use caller::Caller;
 
 /// The workload attestors of this agent, by name. Cheap to clone.
 #[derive(Clone)]
-pub struct WorkloadAttestors(Arc<[(&'static str, Arc<dyn WorkloadAttestor>)]>);
+pub struct WorkloadAttestors(Arc<ArcSwap<Named>>);
+
+type Named = Vec<(&'static str, Arc<dyn WorkloadAttestor>)>;
+
+impl fmt::Debug for WorkloadAttestors {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_list().entries(self.0.load().iter().map(|(name, _)| name)).finish()
+    }
+}
 
 /// Nothing can be said of a caller. What went wrong is in the log; the caller learns no more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -26,7 +36,16 @@ pub struct AttestationFailed;
 impl WorkloadAttestors {
     /// All of `attestors`, which are asked side by side.
     pub fn new(attestors: Vec<(&'static str, Arc<dyn WorkloadAttestor>)>) -> Self {
-        Self(attestors.into())
+        Self(Arc::new(ArcSwap::from_pointee(attestors)))
+    }
+
+    /// Puts `attestor` in the place of the one with this name, for all clones.
+    pub fn replace(&self, name: &'static str, attestor: Arc<dyn WorkloadAttestor>) {
+        let others = |named: &Named| {
+            let others = named.iter().filter(|(other, _)| *other != name).cloned();
+            others.chain([(name, attestor.clone())]).collect::<Named>()
+        };
+        self.0.rcu(|named| others(named));
     }
 
     /// Everything that the attestors find about `caller`, who must still be the one who connected
@@ -36,7 +55,8 @@ impl WorkloadAttestors {
     /// [`AttestationFailed`] where all attestors failed, or the caller is gone.
     pub async fn attest(&self, caller: &Caller) -> Result<BTreeSet<Selector>, AttestationFailed> {
         let process = caller.process();
-        let asked = self.0.iter().map(|(name, attestor)| async move {
+        let attestors = self.0.load_full();
+        let asked = attestors.iter().map(|(name, attestor)| async move {
             attestor.attest(process).await.map_err(|error| {
                 tracing::error!(
                     subsystem_name = "workload_attestor",
@@ -92,6 +112,18 @@ mod tests {
         let (stream, _other) = UnixStream::pair().unwrap();
         let caller = Caller::of(&stream).unwrap();
         attestors.attest(&caller).await.map(|found| found.len()).map_err(drop)
+    }
+
+    #[tokio::test]
+    async fn one_that_takes_anothers_place_is_asked_in_its_stead() {
+        let attestor = |selector| Arc::new(Fixed(Ok(selector))) as Arc<dyn WorkloadAttestor>;
+        let attestors =
+            WorkloadAttestors::new(vec![("a", attestor("a:1")), ("b", attestor("b:1"))]);
+        attestors.clone().replace("a", attestor("a:2"));
+        let (stream, _other) = UnixStream::pair().unwrap();
+        let found = attestors.attest(&Caller::of(&stream).unwrap()).await.unwrap();
+        let found: Vec<_> = found.iter().map(ToString::to_string).collect();
+        assert_eq!(found, ["a:2", "b:1"]);
     }
 
     #[tokio::test]

@@ -6,7 +6,6 @@ mod api;
 #[allow(dead_code, reason = "the tests of the Workload Endpoint use the rest")]
 mod node;
 mod operation;
-mod program;
 mod watch;
 
 use std::path::Path;

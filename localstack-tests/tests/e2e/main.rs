@@ -1,8 +1,8 @@
 //! Stories that the real programs go through as real processes, one file each.
 #![allow(clippy::unwrap_used, reason = "a test fails where it is")]
 
-mod clients;
 mod agent_files;
+mod clients;
 mod commands;
 mod demo;
 mod evidence;
@@ -11,6 +11,7 @@ mod hostile;
 mod kill;
 mod mistakes;
 mod mutual_tls;
+mod offline;
 mod quick_start;
 mod rotation;
 mod turnover;

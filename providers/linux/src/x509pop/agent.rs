@@ -11,6 +11,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use spire_core::catalog::Plugin;
 use spire_core::config::{FromSection, Reader};
 use spire_core::node::{Evidence, EvidenceError, EvidenceSource};
+use zeroize::Zeroizing;
 
 use super::evidence::{
     Base64, Challenge, EcdsaSignature, NONCE_BYTES, Payload, Response, RsaSignature, nonce,
@@ -54,7 +55,7 @@ impl FromSection for Source {
 /// Certificates with the key of the first.
 pub(super) struct Identity {
     pub(super) certificates: Vec<CertificateDer<'static>>,
-    pub(super) key: PrivateKeyDer<'static>,
+    pub(super) key: Zeroizing<PrivateKeyDer<'static>>,
 }
 
 #[derive(Debug)]
@@ -108,9 +109,9 @@ fn read_files(
         certificates
             .extend(parse(&read(path, "intermediate certificates")?, "intermediate certificates")?);
     }
-    let key = zeroize::Zeroizing::new(read(key, "private key")?);
+    let key = Zeroizing::new(read(key, "private key")?);
     let key = PrivateKeyDer::from_pem_slice(&key).map_err(failed("unable to load private key"))?;
-    Ok(Identity { certificates, key })
+    Ok(Identity { certificates, key: Zeroizing::new(key) })
 }
 
 struct Possession {
@@ -164,6 +165,6 @@ pub(super) fn failed<E: Display>(doing: &str) -> impl Fn(E) -> EvidenceError + '
 }
 
 /// A key as the Workload API hands it out.
-pub(super) fn pkcs8(der: Vec<u8>) -> PrivateKeyDer<'static> {
-    PrivatePkcs8KeyDer::from(der).into()
+pub(super) fn pkcs8(der: &[u8]) -> Zeroizing<PrivateKeyDer<'static>> {
+    Zeroizing::new(PrivatePkcs8KeyDer::from(der.to_vec()).into())
 }

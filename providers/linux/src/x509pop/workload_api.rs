@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rustls_pki_types::CertificateDer;
 use spire_core::node::EvidenceError;
-use spire_core::wire::workload::{self, X509svidRequest};
+use spire_core::wire::workload::{self, X509svid, X509svidRequest};
 use tonic::transport::Endpoint;
 
 use super::agent::{Identity, failed, pkcs8};
@@ -19,21 +19,20 @@ pub(super) async fn fetch(socket: &str) -> Result<Identity, EvidenceError> {
         .await
         .map_err(|_| EvidenceError(format!("{doing}: no answer within 30s")))?
         .map_err(failed(&doing))?;
-    let (chain, key) =
-        fetched.ok_or_else(|| EvidenceError(format!("{doing}: it holds no identity")))?;
-    let certificates =
-        split_certificates(&chain).ok_or_else(|| EvidenceError(format!("{doing}: bad chain")))?;
-    Ok(Identity { certificates, key: pkcs8(key) })
+    let svid = fetched.ok_or_else(|| EvidenceError(format!("{doing}: it holds no identity")))?;
+    let certificates = split_certificates(&svid.x509_svid)
+        .ok_or_else(|| EvidenceError(format!("{doing}: bad chain")))?;
+    Ok(Identity { certificates, key: pkcs8(&svid.x509_svid_key) })
 }
 
 async fn first_svid(
     socket: &str,
-) -> Result<Option<(Vec<u8>, Vec<u8>)>, Box<dyn std::error::Error + Send + Sync>> {
+) -> Result<Option<X509svid>, Box<dyn std::error::Error + Send + Sync>> {
     let channel = Endpoint::from_shared(socket.to_owned())?.connect().await?;
     let called = workload::client(channel).fetch_x509svid(X509svidRequest {}).await;
     let mut updates = called?.into_inner();
     let update = updates.message().await?.unwrap_or_default();
-    Ok(update.svids.first().map(|svid| (svid.x509_svid.to_vec(), svid.x509_svid_key.to_vec())))
+    Ok(update.svids.into_iter().next())
 }
 
 /// Takes certificates apart that stand one after the other: each begins with a DER SEQUENCE that

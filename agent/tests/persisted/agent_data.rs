@@ -1,6 +1,4 @@
-//! Files that an agent left behind and something else has damaged: they are refused or read, and
-//! no content makes the agent panic.
-#![allow(clippy::unwrap_used, reason = "a test fails where it is")]
+//! What an agent keeps of itself.
 
 use std::fs;
 use std::path::Path;
