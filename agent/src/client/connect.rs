@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+use spire_core::grpc::Gathered;
 use spire_core::limits::HANDSHAKE;
 use tokio::net::{TcpStream, lookup_host};
 use tokio_rustls::TlsConnector;
@@ -48,7 +49,10 @@ pub fn connect(address: &ServerAddress, config: Arc<ClientConfig>) -> Channel {
         .map_or_else(|_| Endpoint::from_static("http://spire-server"), Endpoint::from);
     endpoint.connect_with_connector_lazy(service_fn(move |_: Uri| {
         let (address, config, turn) = (address.clone(), config.clone(), turn.clone());
-        async move { dial(&address, config, &turn).await.map(TokioIo::new) }
+        async move {
+            let stream = dial(&address, config, &turn).await?;
+            io::Result::Ok(Gathered::new(TokioIo::new(stream)))
+        }
     }))
 }
 

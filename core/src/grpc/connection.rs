@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tower::ServiceExt;
 
-use super::{GrpcService, message_size};
+use super::{Gathered, GrpcService, message_size};
 use crate::tasks::Tasks;
 
 /// How long calls may go on after a connection was asked to end.
@@ -74,7 +74,7 @@ where
         .max_header_list_size(HEADERS)
         .keep_alive_interval(PING_EVERY)
         .keep_alive_timeout(PONG_WITHIN)
-        .serve_connection(io, TowerToHyperService::new(service));
+        .serve_connection(Gathered::new(io), TowerToHyperService::new(service));
     let mut connection = pin!(connection);
 
     let stop = tasks.stop_token();

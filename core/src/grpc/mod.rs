@@ -4,6 +4,7 @@
 mod authority;
 mod connection;
 mod crowd;
+mod gathered;
 mod health;
 mod message_size;
 mod router;
@@ -18,6 +19,7 @@ use tonic::body::Body;
 pub use authority::AnyAuthority;
 pub use connection::{Connection, KNOWN_WINDOW, serve};
 pub use crowd::{Crowd, Place};
+pub use gathered::Gathered;
 pub use health::HealthService;
 pub use message_size::{bounded, restate};
 pub use router::Router;
