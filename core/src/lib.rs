@@ -24,6 +24,7 @@ pub mod selector;
 pub mod svid;
 pub mod tasks;
 pub mod telemetry;
+pub mod threads;
 pub mod tls;
 pub mod upstream;
 pub mod wire;

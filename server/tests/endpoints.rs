@@ -12,6 +12,7 @@ use harness::{TestAuthority, channel, channel_over, client_tls};
 use spire_core::clock::Clock;
 use spire_core::limits::HANDSHAKE;
 use spire_core::tasks::Tasks;
+use spire_core::threads::Threads;
 use spire_core::wire::agent::CountAgentsRequest;
 use spire_core::wire::agent::agent_client::AgentClient;
 use spire_server::caller::Caller;
@@ -77,7 +78,8 @@ async fn listen_for(service: Echo, trusted_proxies: &[&str], handshake: Duration
     .await
     .unwrap();
     let address = endpoint.address();
-    tasks.spawn(endpoint.serve(service, tasks.clone()));
+    let threads = Threads::start("connections", &tasks).unwrap();
+    tasks.spawn(endpoint.serve(service, threads, tasks.clone()));
     Listening { address, authority, tasks }
 }
 

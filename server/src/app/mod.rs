@@ -17,6 +17,7 @@ use spire_core::limits::{GRACEFUL_STOP, HANDSHAKE};
 use spire_core::tasks::Tasks;
 use spire_core::telemetry::health::{listen, watch_health};
 use spire_core::telemetry::log::Logger;
+use spire_core::threads::Threads;
 use spire_core::tls;
 use tokio::sync::watch;
 
@@ -195,7 +196,10 @@ impl Server {
         .await?;
         let admin = AdminEndpoint::bind(&config.socket_path)?;
         let address = tcp.address();
-        tasks.spawn(tcp.serve(services.clone(), tasks.clone()));
+        let threads = Threads::start("connections", tasks).map_err(|error| {
+            StartError::Process(format!("unable to start threads for connections: {error}"))
+        })?;
+        tasks.spawn(tcp.serve(services.clone(), threads, tasks.clone()));
         tasks.spawn(admin.serve(services, tasks.clone()));
 
         upkeep(&config, &store, &clock).start(tasks);

@@ -19,6 +19,7 @@ use spire_core::grpc::{self, Connection, Crowd, GrpcService, KNOWN_WINDOW, Place
 use spire_core::id::SpiffeId;
 use spire_core::svid::x509::CertificateError;
 use spire_core::tasks::Tasks;
+use spire_core::threads::Threads;
 use spire_core::tls;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::OwnedSemaphorePermit;
@@ -99,8 +100,9 @@ impl TcpEndpoint {
         self.address
     }
 
-    /// Serves until the tasks stop; calls in progress go on as tasks.
-    pub async fn serve<S: GrpcService>(self, service: S, tasks: Tasks) {
+    /// Serves until the tasks stop, each connection with its calls on one of `threads`; calls in
+    /// progress go on as tasks.
+    pub async fn serve<S: GrpcService>(self, service: S, threads: Threads, tasks: Tasks) {
         tracing::info!(
             subsystem_name = "endpoints",
             address = %self.address,
@@ -113,7 +115,10 @@ impl TcpEndpoint {
             let door = Arc::clone(&self.door);
             let (service, tasks_of_calls) = (service.clone(), tasks.clone());
             let stop = stop.clone();
-            tasks.spawn(async move {
+            // It leaves the runtime of the listener for that of its own thread.
+            let Ok(stream) = stream.into_std() else { continue };
+            let connection = async move {
+                let Ok(stream) = TcpStream::from_std(stream) else { return };
                 let entered = door.enter(stream, peer, room);
                 let Some(Some(guest)) = stop.run_until_cancelled(entered).await else { return };
                 let Guest { io, caller, age, place } = guest;
@@ -125,7 +130,8 @@ impl TcpEndpoint {
                 let connection = Connection { io, caller, streams, window, age };
                 grpc::serve(connection, service, &tasks_of_calls).await;
                 drop(place);
-            });
+            };
+            tasks.spawn_on(connection, threads.next());
         }
     }
 
