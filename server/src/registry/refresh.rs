@@ -119,7 +119,12 @@ impl Follower {
         loop {
             match self.store.changes_since(self.draft.revision(), BATCH).await? {
                 Changes::Since { changes, .. } if changes.is_empty() => break,
-                Changes::Since { changes, last } => self.apply(&changes, last).await?,
+                Changes::Since { changes, last } => {
+                    self.apply(&changes, last).await?;
+                    if changes.len() < BATCH as usize {
+                        break; // what was committed meanwhile has poked
+                    }
+                }
                 Changes::Pruned => {
                     tracing::info!(
                         subsystem_name = "registry",
