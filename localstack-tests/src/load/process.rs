@@ -69,14 +69,17 @@ impl Process {
         Ok(())
     }
 
-    /// Asks it to stop, and waits until it has.
+    /// Asks it to stop, and waits until it has. Its peers among the tasks of this runtime are told
+    /// meanwhile.
     ///
     /// # Errors
     /// Where it was gone already.
-    pub fn stop(mut self) -> Result<()> {
+    pub async fn stop(mut self) -> Result<()> {
         let id = i32::try_from(self.0.id()).ok().and_then(Pid::from_raw);
         kill_process(id.context("the program has no id")?, Signal::TERM)?;
-        self.0.wait()?;
+        while self.0.try_wait()?.is_none() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
         Ok(())
     }
 }

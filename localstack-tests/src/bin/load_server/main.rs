@@ -51,7 +51,7 @@ async fn main() -> Result<()> {
     for _ in 0..flags.agents {
         agents.push(world.candidate().await?.attest(&world).await?);
     }
-    let calls = Calls::new(world.operator.clone(), agents).await?;
+    let calls = Calls::new(world.server.operator.clone(), agents).await?;
     call(&flags, &world, &calls, &mut costs).await?;
 
     let mut delays = Vec::new();
@@ -61,7 +61,7 @@ async fn main() -> Result<()> {
     figures.add_times("entry created, until a sync shows it", &Times::new(delays));
     let what = format!("resident, {} agents and {} entries", flags.agents, flags.entries);
     figures.add_memory(&what, world.resident_at_rest().await?);
-    world.process.stop()?;
+    world.server.process.stop().await?;
     println!("{costs}\n{figures}");
     Ok(())
 }
@@ -73,18 +73,18 @@ async fn attest(flags: &Flags, costs: &mut Table) -> Result<()> {
     for _ in 0..flags.attestations {
         candidates.push(world.candidate().await?);
     }
-    let mut meter = Meter { process: &world.process, costs, parallel: flags.parallel };
+    let mut meter = Meter { process: &world.server.process, costs, parallel: flags.parallel };
     let what = "attestation by join token, new connection";
     let attest = async |number: usize| candidates[number].attest(&world).await.map(drop);
     meter.measure(what, flags.attestations, attest).await?;
-    world.process.stop()
+    world.server.process.stop().await
 }
 
 /// Entries are made; agents ask for them and have SVIDs signed, over open connections.
 async fn call(flags: &Flags, world: &World, calls: &Calls, costs: &mut Table) -> Result<()> {
     let count = flags.calls;
     let holders = (flags.entries / BATCH).min(flags.agents);
-    let mut meter = Meter { process: &world.process, costs, parallel: 1 };
+    let mut meter = Meter { process: &world.server.process, costs, parallel: 1 };
     let create = async |_| calls.create().await;
     meter.measure_batches("entry created, 100 in a call", holders, BATCH, create).await?;
 

@@ -1,119 +1,65 @@
-//! A server in a temporary folder, and its clients: the operator, and agents over mTLS.
+//! A server and the agents that attest to it, over mTLS.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
 use futures::stream;
-use hyper_util::rt::TokioIo;
-use spire_agent::client::{Server, ServerAddress, connect};
+use spire_agent::client::{ServerAddress, connect};
 use spire_core::bundle::Bundle;
 use spire_core::clock::Clock;
-use spire_core::id::{SpiffeId, TrustDomain};
+use spire_core::id::SpiffeId;
 use spire_core::keys::{KeyType, LocalKey};
 use spire_core::svid::x509::{X509Svid, agent_request};
 use spire_core::tls::{self, Identity, ServerTrust};
 use spire_core::wire::agent::agent_client::AgentClient;
 use spire_core::wire::agent::attest_agent_request::{Params, Step};
-use spire_core::wire::agent::{
-    AgentX509svidParams, AttestAgentRequest, CreateJoinTokenRequest, attest_agent_response,
-};
+use spire_core::wire::agent::{AgentX509svidParams, AttestAgentRequest, attest_agent_response};
 use spire_core::wire::types::AttestationData;
-use spire_localstack_tests::load::{Process, binary, free_port};
-use tempfile::TempDir;
-use tokio::net::UnixStream;
+use spire_localstack_tests::load::Server;
 use tokio::sync::watch;
-use tonic::transport::{Channel, Endpoint};
-
-/// How long the server may take until it answers.
-const STARTED_WITHIN: Duration = Duration::from_secs(10);
+use tonic::transport::Channel;
 
 /// How long the server and its database rest before its memory is looked at.
 const REST: Duration = Duration::from_secs(1);
 
 /// A running server.
 pub(crate) struct World {
-    pub(crate) process: Process,
-    pub(crate) operator: Channel,
-    pub(crate) trust_domain: TrustDomain,
-    address: ServerAddress,
+    pub(crate) server: Server,
     bundle: watch::Sender<Arc<Bundle>>,
-    _folder: TempDir,
 }
 
 impl World {
     /// Starts a server with an empty database.
     pub(crate) async fn start() -> Result<Self> {
-        let folder = tempfile::tempdir()?;
-        let port = free_port()?;
-        let path = folder.path().display();
-        let text = format!(
-            r#"server {{
-                trust_domain = "example.org"
-                data_dir = "{path}/data"
-                socket_path = "{path}/api.sock"
-                bind_address = "127.0.0.1"
-                bind_port = {port}
-                ratelimit {{
-                    attestation = false
-                    signing = false
-                }}
-            }}
-            plugins {{
-                DataStore "sql" {{ plugin_data {{
-                    database_type = "sqlite3"
-                    connection_string = "{path}/datastore.sqlite3"
-                }} }}
-                KeyManager "memory" {{ plugin_data {{}} }}
-                NodeAttestor "join_token" {{ plugin_data {{}} }}
-            }}"#
-        );
-        let file = folder.path().join("server.conf");
-        std::fs::write(&file, text)?;
-        let log = folder.path().join("server.log");
-        let arguments = ["run".into(), "-config".into(), file.into_os_string()];
-        let mut process = Process::start(&binary("spire-server")?, arguments, &log)?;
-
-        let operator = unix_channel(folder.path().join("api.sock"));
-        let trust_domain = TrustDomain::parse("example.org")?;
-        let begin = tokio::time::Instant::now();
-        let bundle = loop {
-            process.check(&log)?;
-            let operator = operator.clone();
-            match Server::new(move || operator.clone()).bundle().await {
-                Ok(bundle) => break bundle,
-                Err(error) if begin.elapsed() > STARTED_WITHIN => return Err(error.into()),
-                Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
-            }
-        };
-        let address = ServerAddress { host: "127.0.0.1".to_owned(), port };
-        let bundle = watch::Sender::new(Arc::new(bundle));
-        Ok(Self { process, operator, trust_domain, address, bundle, _folder: folder })
+        let server = Server::start().await?;
+        let bundle = watch::Sender::new(Arc::new(server.bundle.clone()));
+        Ok(Self { server, bundle })
     }
 
     /// The server's memory once it is at rest, in bytes.
     pub(crate) async fn resident_at_rest(&self) -> Result<u64> {
         tokio::time::sleep(REST).await;
-        self.process.resident()
+        self.server.process.resident()
     }
 
     /// A join token for an agent, and the agent with its key, ready to attest.
     pub(crate) async fn candidate(&self) -> Result<Candidate> {
-        let request = CreateJoinTokenRequest { ttl: 600, ..CreateJoinTokenRequest::default() };
-        let token = AgentClient::new(self.operator.clone()).create_join_token(request).await?;
+        let token = self.server.join_token().await?;
         let key = Arc::new(LocalKey::generate_blocking(KeyType::EcP256)?);
         let csr = agent_request(&*key).await?;
-        Ok(Candidate { token: token.into_inner().value, key, csr })
+        Ok(Candidate { token, key, csr })
     }
 
     /// A channel of its own, over which nothing has been sent yet. The agent's own client makes it.
     fn channel(&self, identity: Option<Identity>) -> Channel {
         let identity = identity.map(|identity| watch::Sender::new(Some(identity)).subscribe());
         let trust = ServerTrust::Bundle(self.bundle.subscribe());
-        let config = tls::client_config(&self.trust_domain, trust, identity, Clock::system());
-        connect(&self.address, Arc::new(config))
+        let Server { trust_domain, port, .. } = &self.server;
+        let config = tls::client_config(trust_domain, trust, identity, Clock::system());
+        let address = ServerAddress { host: "127.0.0.1".to_owned(), port: *port };
+        connect(&address, Arc::new(config))
     }
 }
 
@@ -151,12 +97,4 @@ impl Candidate {
 pub(crate) struct Agent {
     pub(crate) id: SpiffeId,
     pub(crate) channel: Channel,
-}
-
-fn unix_channel(path: PathBuf) -> Channel {
-    let connector = tower::service_fn(move |_: tonic::transport::Uri| {
-        let stream = UnixStream::connect(path.clone());
-        async move { stream.await.map(TokioIo::new) }
-    });
-    Endpoint::from_static("http://spire-server").connect_with_connector_lazy(connector)
 }

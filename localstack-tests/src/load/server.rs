@@ -1,0 +1,112 @@
+//! A server in a temporary folder, without limits, and its operator.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Result;
+use hyper_util::rt::TokioIo;
+use spire_agent::client::Server as Client;
+use spire_core::bundle::Bundle;
+use spire_core::id::TrustDomain;
+use spire_core::wire::agent::CreateJoinTokenRequest;
+use spire_core::wire::agent::agent_client::AgentClient;
+use tempfile::TempDir;
+use tokio::net::UnixStream;
+use tonic::transport::{Channel, Endpoint, Uri};
+
+use super::{Process, binary, free_port};
+
+/// How long the server may take until it answers.
+const STARTED_WITHIN: Duration = Duration::from_secs(10);
+
+/// A running server with SQLite and keys in memory, whose rate limits are off.
+#[derive(Debug)]
+pub struct Server {
+    /// The program.
+    pub process: Process,
+    /// Its admin socket.
+    pub operator: Channel,
+    /// The trust domain that it serves.
+    pub trust_domain: TrustDomain,
+    /// Its port on 127.0.0.1.
+    pub port: u16,
+    /// Its bundle when it had started.
+    pub bundle: Bundle,
+    folder: TempDir,
+}
+
+impl Server {
+    /// Starts a server with an empty database.
+    ///
+    /// # Errors
+    /// Where it does not start; the end of its log is in the error.
+    pub async fn start() -> Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let port = free_port()?;
+        let path = folder.path().display();
+        let text = format!(
+            r#"server {{
+                trust_domain = "example.org"
+                data_dir = "{path}/data"
+                socket_path = "{path}/api.sock"
+                bind_address = "127.0.0.1"
+                bind_port = {port}
+                ratelimit {{
+                    attestation = false
+                    signing = false
+                }}
+            }}
+            plugins {{
+                DataStore "sql" {{ plugin_data {{
+                    database_type = "sqlite3"
+                    connection_string = "{path}/datastore.sqlite3"
+                }} }}
+                KeyManager "memory" {{ plugin_data {{}} }}
+                NodeAttestor "join_token" {{ plugin_data {{}} }}
+            }}"#
+        );
+        let file = folder.path().join("server.conf");
+        std::fs::write(&file, text)?;
+        let log = folder.path().join("server.log");
+        let arguments = ["run".into(), "-config".into(), file.into_os_string()];
+        let mut process = Process::start(&binary("spire-server")?, arguments, &log)?;
+
+        let operator = unix_channel(folder.path().join("api.sock"));
+        let trust_domain = TrustDomain::parse("example.org")?;
+        let begin = tokio::time::Instant::now();
+        let bundle = loop {
+            process.check(&log)?;
+            let operator = operator.clone();
+            match Client::new(move || operator.clone()).bundle().await {
+                Ok(bundle) => break bundle,
+                Err(error) if begin.elapsed() > STARTED_WITHIN => return Err(error.into()),
+                Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+            }
+        };
+        Ok(Self { process, operator, trust_domain, port, bundle, folder })
+    }
+
+    /// A token by which an agent may join.
+    ///
+    /// # Errors
+    /// Where the server makes none.
+    pub async fn join_token(&self) -> Result<String> {
+        let request = CreateJoinTokenRequest { ttl: 600, ..CreateJoinTokenRequest::default() };
+        let token = AgentClient::new(self.operator.clone()).create_join_token(request).await?;
+        Ok(token.into_inner().value)
+    }
+
+    /// Where its files are; goes with it.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+}
+
+/// A channel to a Unix socket, which is dialled with the first call.
+pub fn unix_channel(path: PathBuf) -> Channel {
+    let connector = tower::service_fn(move |_: Uri| {
+        let stream = UnixStream::connect(path.clone());
+        async move { stream.await.map(TokioIo::new) }
+    });
+    Endpoint::from_static("http://spire").connect_with_connector_lazy(connector)
+}
