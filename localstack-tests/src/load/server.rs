@@ -1,6 +1,6 @@
 //! A server in a temporary folder, without limits, and its operator.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -32,7 +32,7 @@ pub struct Server {
     pub port: u16,
     /// Its bundle when it had started.
     pub bundle: Bundle,
-    folder: TempDir,
+    _folder: TempDir,
 }
 
 impl Server {
@@ -83,7 +83,7 @@ impl Server {
                 Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
             }
         };
-        Ok(Self { process, operator, trust_domain, port, bundle, folder })
+        Ok(Self { process, operator, trust_domain, port, bundle, _folder: folder })
     }
 
     /// A token by which an agent may join.
@@ -94,11 +94,6 @@ impl Server {
         let request = CreateJoinTokenRequest { ttl: 600, ..CreateJoinTokenRequest::default() };
         let token = AgentClient::new(self.operator.clone()).create_join_token(request).await?;
         Ok(token.into_inner().value)
-    }
-
-    /// Where its files are; goes with it.
-    pub fn folder(&self) -> &Path {
-        self.folder.path()
     }
 }
 
