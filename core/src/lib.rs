@@ -18,6 +18,7 @@ pub mod limits;
 pub mod node;
 pub mod os_error;
 pub mod path_template;
+pub mod pkcs7;
 pub mod process;
 pub mod remote;
 pub mod selector;

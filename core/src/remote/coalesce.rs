@@ -9,7 +9,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
+use tokio::time::Instant;
 
 /// A question that can be put for many keys at once.
 #[async_trait]
@@ -41,14 +42,32 @@ struct Common<L: Lookup> {
     lookup: L,
     window: Duration,
     largest: usize,
+    pace: Option<Pace>,
     calls: Semaphore,
     open: Mutex<Option<Batch<L>>>,
+    /// When the next call would go out, were there no burst.
+    due: Mutex<Option<Instant>>,
 }
 
 /// Keys that go out together.
 struct Batch<L: Lookup> {
-    keys: Arc<Mutex<HashSet<L::Key>>>,
+    keys: Arc<Keys<L>>,
     answer: Shared<BoxFuture<'static, Answered<L>>>,
+}
+
+struct Keys<L: Lookup> {
+    set: Mutex<HashSet<L::Key>>,
+    full: Notify,
+}
+
+/// How often calls go out that could take more keys: `burst` of them as they come, then one each
+/// `interval`. A call that has as many keys as it can take waits for no turn.
+#[derive(Debug, Clone, Copy)]
+pub struct Pace {
+    /// Calls that may go out at once after a time of rest; at least 1.
+    pub burst: u32,
+    /// The time for which each call counts.
+    pub interval: Duration,
 }
 
 impl<L: Lookup> fmt::Debug for Coalescer<L> {
@@ -61,9 +80,26 @@ impl<L: Lookup> Coalescer<L> {
     /// Waits `window` for more questions, asks about `largest` keys at once at most, with at most
     /// `parallel` calls under way.
     pub fn new(lookup: L, window: Duration, largest: usize, parallel: usize) -> Self {
-        let (calls, open) = (Semaphore::new(parallel.max(1)), Mutex::new(None));
-        let largest = largest.max(1);
-        Self { shared: Arc::new(Common { lookup, window, largest, calls, open }) }
+        Self {
+            shared: Arc::new(Common {
+                lookup,
+                window,
+                largest: largest.max(1),
+                pace: None,
+                calls: Semaphore::new(parallel.max(1)),
+                open: Mutex::new(None),
+                due: Mutex::new(None),
+            }),
+        }
+    }
+
+    /// Lets calls go out at this pace at most, so that a long stream of questions makes few calls.
+    #[must_use]
+    pub fn paced(mut self, pace: Pace) -> Self {
+        if let Some(shared) = Arc::get_mut(&mut self.shared) {
+            shared.pace = Some(pace);
+        }
+        self
     }
 
     /// What is known of `key`; `None` where nothing is.
@@ -79,13 +115,17 @@ impl<L: Lookup> Coalescer<L> {
     fn join(&self, key: L::Key) -> Shared<BoxFuture<'static, Answered<L>>> {
         let mut open = lock(&self.shared.open);
         if let Some(batch) = &*open {
-            let mut keys = lock(&batch.keys);
+            let mut keys = lock(&batch.keys.set);
             if keys.len() < self.shared.largest || keys.contains(&key) {
                 keys.insert(key);
+                if keys.len() >= self.shared.largest {
+                    batch.keys.full.notify_one();
+                }
                 return batch.answer.clone();
             }
         }
-        let keys = Arc::new(Mutex::new(HashSet::from([key])));
+        let keys = Keys { set: Mutex::new(HashSet::from([key])), full: Notify::new() };
+        let keys = Arc::new(keys);
         let answer = self.shared.clone().ask(keys.clone()).boxed().shared();
         *open = Some(Batch { keys, answer: answer.clone() });
         answer
@@ -93,8 +133,12 @@ impl<L: Lookup> Coalescer<L> {
 }
 
 impl<L: Lookup> Common<L> {
-    async fn ask(self: Arc<Self>, keys: Arc<Mutex<HashSet<L::Key>>>) -> Answered<L> {
+    async fn ask(self: Arc<Self>, keys: Arc<Keys<L>>) -> Answered<L> {
         tokio::time::sleep(self.window).await;
+        tokio::select! {
+            () = self.turn() => {}
+            () = keys.full.notified() => {}
+        }
         // The semaphore is never closed. While this waits, the batch goes on growing.
         let _call = self.calls.acquire().await;
         let keys = {
@@ -102,9 +146,21 @@ impl<L: Lookup> Common<L> {
             if open.as_ref().is_some_and(|batch| Arc::ptr_eq(&batch.keys, &keys)) {
                 *open = None;
             }
-            std::mem::take(&mut *lock(&keys))
+            std::mem::take(&mut *lock(&keys.set))
         };
         self.lookup.look_up(keys.into_iter().collect()).await.map(Arc::new)
+    }
+
+    /// Waits for a turn. One batch is open at a time, so that nobody else waits meanwhile.
+    async fn turn(&self) {
+        let Some(Pace { burst, interval }) = self.pace else { return };
+        let now = Instant::now();
+        let due = lock(&self.due).unwrap_or(now).max(now);
+        // Whoever comes at most `burst` calls early goes at once.
+        let early = interval * burst.saturating_sub(1);
+        tokio::time::sleep_until(due.checked_sub(early).unwrap_or(now)).await;
+        let mut next = lock(&self.due);
+        *next = Some(next.unwrap_or(now).max(Instant::now()) + interval);
     }
 }
 
@@ -172,6 +228,34 @@ mod tests {
         let coalescer = Coalescer::new(squares, WINDOW, 20, 1);
         join_all((0..50).map(|key| coalescer.get(key))).await;
         assert_eq!(*calls.lock().unwrap(), [20, 20, 10]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_of_questions_makes_calls_at_the_pace_that_is_set() {
+        let squares = Squares::default();
+        let calls = squares.calls.clone();
+        let pace = Pace { burst: 3, interval: Duration::from_secs(6) };
+        let coalescer = Coalescer::new(squares, WINDOW, 100, 4).paced(pace);
+        let began = Instant::now();
+        join_all((0..60).map(|second| {
+            let coalescer = &coalescer;
+            async move {
+                tokio::time::sleep(Duration::from_secs(second)).await;
+                coalescer.get(second as u32).await
+            }
+        }))
+        .await;
+        assert!(began.elapsed() < Duration::from_secs(67), "{:?}", began.elapsed());
+        let (count, asked) = {
+            let calls = calls.lock().unwrap();
+            (calls.len(), calls.iter().sum::<usize>())
+        };
+        assert!(count <= 3 + 60 / 6 + 1, "{count} calls");
+        assert_eq!(asked, 60);
+        // As many as a call can take wait for nobody.
+        let began = Instant::now();
+        join_all((100..200).map(|key| coalescer.get(key))).await;
+        assert_eq!(began.elapsed(), WINDOW);
     }
 
     #[tokio::test(start_paused = true)]

@@ -9,6 +9,6 @@ mod endpoint;
 mod flight;
 
 pub use client::{Answer, Client, RemoteError};
-pub use coalesce::{Coalescer, Lookup};
+pub use coalesce::{Coalescer, Lookup, Pace};
 pub use endpoint::{Endpoint, Endpoints};
 pub use flight::Flight;

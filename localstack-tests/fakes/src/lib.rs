@@ -2,4 +2,5 @@
 //! their own, remember what they were asked, and can be told to fail. They know none of our types,
 //! so that they judge us.
 
+pub mod aws;
 pub mod http;
