@@ -90,8 +90,8 @@ mod tests {
         let long = at(0) + day * 4;
         assert_eq!(renewal.due_at(at(0), long, -1.0), long - day);
         assert_eq!(renewal.due_at(at(0), long, 1.0), long - day - TARGET_SPREAD);
-        let short = at(0) + SignedDuration::from_hours(36);
-        assert_eq!(renewal.due_at(at(-10), short, 0.0), at(18 * 3600));
+        let short = at(0) + SignedDuration::from_hours(35);
+        assert_eq!(renewal.due_at(at(-10), short, 0.0), at(35 * 1800));
     }
 
     #[test]
