@@ -45,6 +45,8 @@ impl Request {
 pub enum Trouble {
     /// It is answered with this status and a short text.
     Status(StatusCode),
+    /// It is answered like this.
+    Answer(Response),
     /// It is answered with these bytes as they are, and status 200.
     Body(Bytes),
     /// It is sent elsewhere, to this address.
@@ -64,6 +66,7 @@ pub struct HttpServer {
 }
 
 type Handler = dyn Fn(&Request) -> Response + Send + Sync;
+type Filter = dyn Fn(&Request) -> bool + Send + Sync;
 
 struct Shared {
     handler: Box<Handler>,
@@ -74,6 +77,7 @@ struct Shared {
 struct State {
     requests: Vec<Request>,
     next: VecDeque<Trouble>,
+    particular: Vec<(Arc<Filter>, usize, Trouble)>,
     always: Option<Trouble>,
     delay: Duration,
     throttle: Option<Throttle>,
@@ -136,6 +140,16 @@ impl HttpServer {
         self.state().next.extend(std::iter::repeat_n(trouble, times));
     }
 
+    /// Lets the next `times` requests go wrong that fit `filter`.
+    pub fn fail_where(
+        &self,
+        times: usize,
+        trouble: Trouble,
+        filter: impl Fn(&Request) -> bool + Send + Sync + 'static,
+    ) {
+        self.state().particular.push((Arc::new(filter), times, trouble));
+    }
+
     /// Lets all requests go wrong from now on; `None` ends it.
     pub fn fail_always(&self, trouble: impl Into<Option<Trouble>>) {
         self.state().always = trouble.into();
@@ -182,7 +196,14 @@ impl Shared {
         let mut state = self.state();
         state.requests.push(request.clone());
         let throttled = state.throttle.as_mut().is_some_and(Throttle::is_exceeded);
-        let trouble = state.next.pop_front().or_else(|| state.always.clone());
+        let mut particular = state.particular.iter_mut();
+        let particular = particular.find(|(filter, times, _)| *times > 0 && filter(request));
+        let particular = particular.map(|(_, times, trouble)| {
+            *times -= 1;
+            trouble.clone()
+        });
+        let trouble =
+            particular.or_else(|| state.next.pop_front()).or_else(|| state.always.clone());
         let busy = || throttled.then_some(Trouble::Status(StatusCode::TOO_MANY_REQUESTS));
         (state.delay, trouble.or_else(busy))
     }
@@ -196,6 +217,7 @@ impl Shared {
         Some(match trouble {
             None => (self.handler)(&request),
             Some(Trouble::Status(status)) => text(status, status.as_str().to_owned()),
+            Some(Trouble::Answer(answer)) => answer,
             Some(Trouble::Body(body)) => text(StatusCode::OK, body),
             Some(Trouble::Redirect(to)) => {
                 let mut response = text(StatusCode::FOUND, "elsewhere");
