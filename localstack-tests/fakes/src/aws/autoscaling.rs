@@ -1,15 +1,19 @@
 //! DescribeAutoScalingGroups.
 
-use super::xml::{self, element, text};
-use super::{World, numbered};
+use super::World;
+use super::call::{Call, page};
+use super::xml::{element, optional, text};
 use crate::http::Response;
 
 const NAMESPACE: &str = "http://autoscaling.amazonaws.com/doc/2011-01-01/";
 
-pub(super) fn describe_groups(fields: &[(String, String)], world: &World) -> Response {
-    let names = numbered(fields, "AutoScalingGroupNames.member");
-    let groups = world.scaling_groups.iter().filter(|(name, _)| names.contains(name));
-    let groups = groups.map(|(name, instances)| {
+pub(super) fn describe_groups(call: &Call<'_>, world: &World) -> Response {
+    let names = call.numbered("AutoScalingGroupNames.member");
+    let is_asked = |name: &str| names.is_empty() || names.contains(&name);
+    let groups: Vec<_> = world.scaling_groups.iter().filter(|(name, _)| is_asked(name)).collect();
+    let wanted = call.field("MaxRecords").parse().ok();
+    let (groups, next) = page(&groups, Some(call.field("NextToken")), wanted, world.page_size);
+    let groups = groups.iter().map(|(name, instances)| {
         let instances = instances.iter().map(|id| {
             let parts = [
                 text("InstanceId", id),
@@ -33,6 +37,5 @@ pub(super) fn describe_groups(fields: &[(String, String)], world: &World) -> Res
         element("member", parts.concat())
     });
     let groups = element("AutoScalingGroups", groups.collect::<String>());
-    let result = element("DescribeAutoScalingGroupsResult", groups);
-    xml::answer("DescribeAutoScalingGroupsResponse", NAMESPACE, &result)
+    call.xml(NAMESPACE, &(groups + &optional("NextToken", next.as_deref())))
 }

@@ -2,42 +2,38 @@
 
 use serde_json::{Value, json};
 
-use super::{World, fields, page, respond, with};
-use crate::http::{Request, Response};
+use super::World;
+use super::call::{Call, Refusal, page};
+use crate::http::Response;
 
-pub(super) fn list_nodegroups(request: &Request, world: &World) -> Response {
-    let Some(groups) = world.clusters.get(&segment(request, 1)) else { return no_cluster() };
-    let (groups, next) = page(groups, token(request).as_deref(), world.page_size);
+pub(super) fn list_nodegroups(call: &Call<'_>, world: &World) -> Result<Response, Refusal> {
+    let groups = cluster(call, world)?;
+    let wanted = call.parameter("maxResults").and_then(|wanted| wanted.parse().ok());
+    let token = call.parameter("nextToken");
+    let (groups, next) = page(groups, token.as_deref(), wanted, world.page_size);
     let names: Vec<&String> = groups.iter().map(|(name, _)| name).collect();
-    json_answer(200, &json!({ "nodegroups": names, "nextToken": next }))
+    Ok(call.json(&json!({ "nodegroups": names, "nextToken": next })))
 }
 
-pub(super) fn describe_nodegroup(request: &Request, world: &World) -> Response {
-    let Some(groups) = world.clusters.get(&segment(request, 1)) else { return no_cluster() };
-    let name = segment(request, 3);
-    let Some((_, scaling)) = groups.iter().find(|(known, _)| *known == name) else {
-        return no_cluster();
-    };
+pub(super) fn describe_nodegroup(call: &Call<'_>, world: &World) -> Result<Response, Refusal> {
+    let name = call.segment(3);
+    let group = cluster(call, world)?.iter().find(|(known, _)| *known == name);
+    let (_, scaling) =
+        group.ok_or_else(|| absent(&format!("No node group found for name: {name}.")))?;
     let scaling: Vec<Value> = scaling.iter().map(|name| json!({ "name": name })).collect();
     let resources = json!({ "autoScalingGroups": scaling });
-    let group = json!({ "nodegroupName": name, "resources": resources });
-    json_answer(200, &json!({ "nodegroup": group }))
+    let group = json!({ "nodegroupName": name, "status": "ACTIVE", "resources": resources });
+    Ok(call.json(&json!({ "nodegroup": group })))
 }
 
-fn segment(request: &Request, index: usize) -> String {
-    request.path.trim_matches('/').split('/').nth(index).unwrap_or_default().to_owned()
+/// The node groups of the cluster that is asked for.
+fn cluster<'w>(call: &Call<'_>, world: &'w World) -> Result<&'w [(String, Vec<String>)], Refusal> {
+    let name = call.segment(1);
+    let groups = world.clusters.get(&name);
+    let absent = || absent(&format!("No cluster found for name: {name}."));
+    groups.map(Vec::as_slice).ok_or_else(absent)
 }
 
-fn no_cluster() -> Response {
-    let answer = json_answer(404, &json!({"message": "No cluster found"}));
-    with(answer, "x-amzn-errortype", "ResourceNotFoundException")
-}
-
-fn json_answer(status: u16, value: &Value) -> Response {
-    with(respond(status, value.to_string()), "content-type", "application/json")
-}
-
-fn token(request: &Request) -> Option<String> {
-    let mut fields = fields(request.query.as_bytes()).into_iter();
-    fields.find(|(key, _)| key == "nextToken").map(|(_, token)| token)
+fn absent(message: &str) -> Refusal {
+    Refusal::new(404, "ResourceNotFoundException", message)
 }

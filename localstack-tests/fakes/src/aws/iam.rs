@@ -1,27 +1,29 @@
 //! GetInstanceProfile.
 
-use super::xml::{self, element, text};
-use super::{Caller, World};
+use super::World;
+use super::call::{Call, Caller, Refusal};
+use super::xml::{element, text};
 use crate::http::Response;
 
 const NAMESPACE: &str = "https://iam.amazonaws.com/doc/2010-05-08/";
 
 pub(super) fn get_instance_profile(
-    fields: &[(String, String)],
+    call: &Call<'_>,
     caller: &Caller,
     world: &World,
-) -> Response {
-    let name = fields.iter().find(|(key, _)| key == "InstanceProfileName");
-    let name = name.map(|(_, name)| name.as_str()).unwrap_or_default();
+) -> Result<Response, Refusal> {
+    let name = call.field("InstanceProfileName");
     let Some(roles) = world.profiles.get(&(caller.account.clone(), name.to_owned())) else {
         let message = format!("Instance Profile {name} cannot be found.");
-        return xml::query_error(404, "NoSuchEntity", &message);
+        return Err(Refusal::new(404, "NoSuchEntity", message));
     };
     let time = text("CreateDate", "2026-01-01T00:00:00Z");
     let roles = roles.iter().map(|arn| {
-        let name = arn.rsplit('/').next().unwrap_or_default();
+        // What follows the colon is `role`, then the path, then the name.
+        let (_, resource) = arn.split_once(":role").unwrap_or_default();
+        let (path, name) = resource.rsplit_once('/').unwrap_or_default();
         let parts = [
-            text("Path", "/"),
+            text("Path", &format!("{path}/")),
             text("RoleName", name),
             text("RoleId", "AROAFAKE"),
             text("Arn", arn),
@@ -37,7 +39,5 @@ pub(super) fn get_instance_profile(
         time.clone(),
         element("Roles", roles.collect::<String>()),
     ];
-    let result = element("InstanceProfile", profile.concat());
-    let result = element("GetInstanceProfileResult", result);
-    xml::answer("GetInstanceProfileResponse", NAMESPACE, &result)
+    Ok(call.xml(NAMESPACE, &element("InstanceProfile", profile.concat())))
 }

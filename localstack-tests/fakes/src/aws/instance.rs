@@ -1,6 +1,11 @@
 //! An instance: what its document says, and what EC2 knows of it.
 
+use std::net::Ipv4Addr;
+
 use serde_json::Value;
+
+/// The tag by which an Auto Scaling group marks the instances that it has started.
+pub const SCALING_GROUP_TAG: &str = "aws:autoscaling:groupName";
 
 /// An instance. As it is made it passes every check; each field may be changed.
 #[derive(Debug, Clone)]
@@ -39,6 +44,8 @@ pub struct Instance {
     pub vpc: String,
     /// Its subnet.
     pub subnet: String,
+    /// Its address within the subnet.
+    pub private_ip: String,
 }
 
 /// A block device.
@@ -88,7 +95,23 @@ impl Instance {
             profile: None,
             vpc: "vpc-0a1b2c3d".to_owned(),
             subnet: "subnet-0a1b2c3d".to_owned(),
+            private_ip: "10.0.1.242".to_owned(),
         }
+    }
+
+    /// So many instances like this one, which have IDs and addresses of their own.
+    pub fn fleet(&self, size: u32) -> impl Iterator<Item = Self> + '_ {
+        (0..size).map(|number| Self {
+            id: format!("i-{number:017x}"),
+            private_ip: Ipv4Addr::from_bits(0x0a01_0000 + number).to_string(),
+            ..self.clone()
+        })
+    }
+
+    /// The Auto Scaling group that has started it.
+    pub fn scaling_group(&self) -> Option<&str> {
+        let tag = self.tags.iter().find(|(key, _)| key == SCALING_GROUP_TAG);
+        tag.map(|(_, group)| group.as_str())
     }
 
     /// Its identity document, laid out as EC2 does.
@@ -106,7 +129,7 @@ impl Instance {
             ("instanceType", text(&self.kind)),
             ("kernelId", "null".to_owned()),
             ("pendingTime", text(&self.launched)),
-            ("privateIp", text("10.0.1.242")),
+            ("privateIp", text(&self.private_ip)),
             ("ramdiskId", "null".to_owned()),
             ("region", text(&self.region)),
             ("version", text("2017-09-30")),

@@ -1,7 +1,27 @@
 //! A small AWS: what an instance finds at its metadata service, and the APIs that are asked about
 //! it, all at one address, as whoever configures them by their URLs may have them.
+//!
+//! ```no_run
+//! # use spire_fakes::aws::{Aws, HOME_ACCOUNT, Imds, Instance, Mode, RegionSigner};
+//! # async fn example() -> std::io::Result<()> {
+//! let aws = Aws::start().await;
+//! let web = Instance::new(HOME_ACCOUNT, "us-west-2", "i-0b22a22eec53b9321");
+//! aws.launch(web.fleet(10_000));
+//! aws.world().rate = Some(20.0);
+//! // A server is configured with this block, and the folder as its `certificates_dir`.
+//! let of_server = aws.endpoints();
+//! let signer = RegionSigner::shared("us-west-2");
+//! signer.write("certificates".as_ref())?;
+//! // An agent is configured with this block, or a load program sends this payload.
+//! let of_agent = Imds::of(Mode::Version2, &web).await.endpoints();
+//! let payload = signer.evidence(&web, false).payload();
+//! assert_eq!(aws.count("DescribeInstances"), 0);
+//! # Ok(())
+//! # }
+//! ```
 
 mod autoscaling;
+mod call;
 mod ec2;
 mod eks;
 mod iam;
@@ -11,20 +31,23 @@ mod organizations;
 pub mod pkcs7;
 mod signer;
 mod sts;
+#[cfg(test)]
+mod tests;
 mod xml;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use bytes::Bytes;
 use http::StatusCode;
-use url::form_urlencoded;
 
 use crate::http::{HttpServer, Request, Response, Trouble};
+use call::{Call, Caller, Refusal};
 
+pub use call::action_of;
 pub use imds::{Imds, Mode};
-pub use instance::{Instance, Interface, Volume};
+pub use instance::{Instance, Interface, SCALING_GROUP_TAG, Volume};
 pub use signer::{Evidence, RegionSigner, lines};
 
 /// The account to which keys belong that no role gave out.
@@ -43,16 +66,22 @@ pub struct World {
     pub instances: Vec<Instance>,
     /// Instance profiles by account and name: ARNs of their roles.
     pub profiles: BTreeMap<(String, String), Vec<String>>,
-    /// Roles that anyone may assume, by account and name.
+    /// Roles that anyone may assume, by account and name with its path.
     pub roles: BTreeSet<(String, String)>,
     /// The accounts of the organization, with their status.
     pub accounts: Vec<(String, String)>,
+    /// The account that alone may list them; `None` lets every account do so.
+    pub management_account: Option<String>,
     /// Node groups by cluster: their names and the Auto Scaling groups of each.
     pub clusters: BTreeMap<String, Vec<(String, Vec<String>)>>,
     /// Auto Scaling groups: the IDs of their instances.
     pub scaling_groups: BTreeMap<String, Vec<String>>,
-    /// How many items EKS and Organizations put on a page; 0 for as many as there are.
+    /// How many items EKS, Auto Scaling and Organizations put on a page; 0 for as many as AWS does.
     pub page_size: usize,
+    /// How many instances EC2 puts on a page; 0 for all.
+    pub instances_per_page: usize,
+    /// Actions that nobody has the permission for, such as `DescribeInstances`.
+    pub forbidden: BTreeSet<String>,
     /// Whether DescribeInstances doubles what it finds, as a broken API would.
     pub doubled: bool,
     /// The ID that DescribeInstances gives to whatever it finds.
@@ -62,6 +91,7 @@ pub struct World {
     /// How many requests a second are answered before the rest is throttled.
     pub rate: Option<f64>,
     bucket: Option<(f64, Instant)>,
+    answered: u64,
 }
 
 impl std::fmt::Debug for Aws {
@@ -75,7 +105,7 @@ impl Aws {
     pub async fn start() -> Self {
         let world = Arc::new(Mutex::new(World::default()));
         let shared = world.clone();
-        let server = HttpServer::start(move |request| answer(request, &mut shared.lock().unwrap()));
+        let server = HttpServer::start(move |request| answer(request, &mut lock(&shared)));
         Self { server: server.await, world }
     }
 
@@ -92,11 +122,20 @@ impl Aws {
     }
 
     /// What there is. It stands still while this is held.
-    ///
-    /// # Panics
-    /// Where another thread has panicked meanwhile.
     pub fn world(&self) -> MutexGuard<'_, World> {
-        self.world.lock().unwrap()
+        lock(&self.world)
+    }
+
+    /// Adds instances, and each to the Auto Scaling group that its tag names.
+    pub fn launch(&self, instances: impl IntoIterator<Item = Instance>) {
+        let mut world = self.world();
+        for instance in instances {
+            if let Some(group) = instance.scaling_group() {
+                let members = world.scaling_groups.entry(group.to_owned()).or_default();
+                members.push(instance.id.clone());
+            }
+            world.instances.push(instance);
+        }
     }
 
     /// Its HTTP server, which can be made to fail.
@@ -106,7 +145,16 @@ impl Aws {
 
     /// How often `action` was asked for, such as `DescribeInstances`.
     pub fn count(&self, action: &str) -> usize {
-        self.server.requests().iter().filter(|request| action_of(request) == action).count()
+        self.counts().remove(action).unwrap_or(0)
+    }
+
+    /// How often each action was asked for, those that were refused too.
+    pub fn counts(&self) -> BTreeMap<String, usize> {
+        let mut counts = BTreeMap::new();
+        for request in self.server.requests() {
+            *counts.entry(action_of(&request)).or_default() += 1;
+        }
+        counts
     }
 
     /// The next `times` requests for `action` go wrong.
@@ -128,67 +176,51 @@ impl World {
     }
 }
 
-/// Who asks: the account and region that a request is signed for.
-struct Caller {
-    account: String,
-    region: String,
-}
-
-impl Caller {
-    /// `None` where the request is not signed, or with a temporary key without its token.
-    fn of(request: &Request) -> Option<Self> {
-        let (_, scope) = request.header("authorization").split_once("Credential=")?;
-        let scope = scope.split([',', ' ']).next()?;
-        let mut parts = scope.split('/');
-        let (key, _date, region) = (parts.next()?, parts.next()?, parts.next()?);
-        let temporary = key.strip_prefix("ASIA");
-        if temporary.is_some() && request.header("x-amz-security-token").is_empty() {
-            return None;
-        }
-        let account = temporary.filter(|rest| rest.len() == 12).unwrap_or(HOME_ACCOUNT);
-        Some(Self { account: account.to_owned(), region: region.to_owned() })
-    }
-}
-
-/// What a request asks for, whatever its protocol.
-pub fn action_of(request: &Request) -> String {
-    if let Some((_, action)) = request.header("x-amz-target").split_once('.') {
-        return action.to_owned();
-    }
-    let segments: Vec<&str> = request.path.trim_matches('/').split('/').collect();
-    match segments[..] {
-        ["clusters", _, "node-groups"] => return "ListNodegroups".to_owned(),
-        ["clusters", _, "node-groups", _] => return "DescribeNodegroup".to_owned(),
-        _ => {}
-    }
-    let action = fields(&request.body).into_iter().find(|(key, _)| key == "Action");
-    action.map(|(_, action)| action).unwrap_or_default()
-}
-
 fn answer(request: &Request, world: &mut World) -> Response {
-    let action = action_of(request);
-    let fields = fields(&request.body);
-    let answer = match (Caller::of(request), world.admits()) {
-        (None, _) => xml::error(403, "AuthFailure", "the request is not signed as it must be"),
-        (_, false) => xml::error(503, "RequestLimitExceeded", "Request limit exceeded."),
-        (Some(caller), true) => match action.as_str() {
-            "DescribeInstances" => ec2::describe_instances(&fields, &caller, world),
-            "GetInstanceProfile" => iam::get_instance_profile(&fields, &caller, world),
-            "AssumeRole" => sts::assume_role(&fields, world),
-            "ListAccounts" => organizations::list_accounts(request, world),
-            "ListNodegroups" => eks::list_nodegroups(request, world),
-            "DescribeNodegroup" => eks::describe_nodegroup(request, world),
-            "DescribeAutoScalingGroups" => autoscaling::describe_groups(&fields, world),
-            other => xml::error(400, "InvalidAction", &format!("{other:?} is not valid here")),
-        },
-    };
-    let number = request.header("amz-sdk-invocation-id").to_owned();
-    with(answer, "x-amzn-requestid", &format!("fake-{number}"))
+    world.answered += 1;
+    let call = Call::new(request, format!("fake-{}", world.answered));
+    let answer = perform(&call, world).unwrap_or_else(|refusal| call.refuse(&refusal));
+    with(answer, "x-amzn-requestid", &call.id)
 }
 
-/// The fields of a query or of a form.
-fn fields(text: &[u8]) -> Vec<(String, String)> {
-    form_urlencoded::parse(text).into_owned().collect()
+fn perform(call: &Call<'_>, world: &mut World) -> Result<Response, Refusal> {
+    let caller = Caller::of(call).ok_or_else(|| call.protocol.unsigned())?;
+    if !world.admits() {
+        return Err(call.protocol.throttled());
+    }
+    let service = match call.action.as_str() {
+        "DescribeInstances" => "ec2",
+        "GetInstanceProfile" => "iam",
+        "AssumeRole" | "GetCallerIdentity" => "sts",
+        "ListAccounts" => "organizations",
+        "ListNodegroups" | "DescribeNodegroup" => "eks",
+        "DescribeAutoScalingGroups" => "autoscaling",
+        other => {
+            let message = format!("The action {other} is not valid for this web service.");
+            return Err(Refusal::new(400, "InvalidAction", message));
+        }
+    };
+    if caller.service != service {
+        return Err(call.protocol.unsigned());
+    }
+    if world.forbidden.contains(&call.action) {
+        return Err(call.protocol.denied(&format!("{service}:{}", call.action)));
+    }
+    match call.action.as_str() {
+        "DescribeInstances" => ec2::describe_instances(call, &caller, world),
+        "GetInstanceProfile" => iam::get_instance_profile(call, &caller, world),
+        "AssumeRole" => sts::assume_role(call, &caller, world),
+        "GetCallerIdentity" => Ok(sts::get_caller_identity(call, &caller)),
+        "ListAccounts" => organizations::list_accounts(call, &caller, world),
+        "ListNodegroups" => eks::list_nodegroups(call, world),
+        "DescribeNodegroup" => eks::describe_nodegroup(call, world),
+        _ => Ok(autoscaling::describe_groups(call, world)),
+    }
+}
+
+/// A test that has failed while it held the lock has said so.
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// An answer without headers.
@@ -202,21 +234,4 @@ fn respond(status: u16, body: impl Into<Bytes>) -> Response {
 fn with(mut response: Response, name: &'static str, value: &str) -> Response {
     response.headers_mut().insert(name, value.parse().expect("a header's value"));
     response
-}
-
-/// The values of `Name.1`, `Name.2` and so on.
-fn numbered(fields: &[(String, String)], name: &str) -> Vec<String> {
-    let prefix = format!("{name}.");
-    let numbered = fields.iter().filter(|(key, _)| {
-        key.strip_prefix(&prefix).is_some_and(|rest| rest.bytes().all(|byte| byte.is_ascii_digit()))
-    });
-    numbered.map(|(_, value)| value.clone()).collect()
-}
-
-/// A page of `items` and the token of the next one.
-fn page<'i, T>(items: &'i [T], token: Option<&str>, size: usize) -> (&'i [T], Option<String>) {
-    let start = token.and_then(|token| token.parse().ok()).unwrap_or(0).min(items.len());
-    let size = if size == 0 { items.len() } else { size };
-    let end = (start + size).min(items.len());
-    (&items[start..end], (end < items.len()).then(|| end.to_string()))
 }

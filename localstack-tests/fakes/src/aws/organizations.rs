@@ -2,16 +2,25 @@
 
 use serde_json::{Value, json};
 
-use super::{World, page, respond, with};
-use crate::http::{Request, Response};
+use super::World;
+use super::call::{Call, Caller, Refusal, page};
+use crate::http::Response;
 
 /// How many accounts AWS puts on a page.
 const PAGE: usize = 20;
 
-pub(super) fn list_accounts(request: &Request, world: &World) -> Response {
-    let asked: Value = serde_json::from_slice(&request.body).unwrap_or_default();
+pub(super) fn list_accounts(
+    call: &Call<'_>,
+    caller: &Caller,
+    world: &World,
+) -> Result<Response, Refusal> {
+    if world.management_account.as_ref().is_some_and(|account| *account != caller.account) {
+        return Err(call.protocol.denied("organizations:ListAccounts"));
+    }
+    let asked = call.body();
     let size = if world.page_size == 0 { PAGE } else { world.page_size };
-    let (accounts, next) = page(&world.accounts, asked["NextToken"].as_str(), size);
+    let wanted = asked["MaxResults"].as_u64().and_then(|wanted| usize::try_from(wanted).ok());
+    let (accounts, next) = page(&world.accounts, asked["NextToken"].as_str(), wanted, size);
     let accounts: Vec<Value> = accounts
         .iter()
         .map(|(id, status)| json!({"Id": id, "Status": status, "Name": id}))
@@ -20,5 +29,5 @@ pub(super) fn list_accounts(request: &Request, world: &World) -> Response {
     if let Some(next) = next {
         answer["NextToken"] = next.into();
     }
-    with(respond(200, answer.to_string()), "content-type", "application/x-amz-json-1.1")
+    Ok(call.json(&answer))
 }

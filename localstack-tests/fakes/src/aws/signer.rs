@@ -1,7 +1,10 @@
 //! The keys of a region, made here and handed to a server as its files of certificates.
 
+use std::collections::BTreeMap;
 use std::io::Write;
+use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeyPair;
@@ -14,8 +17,11 @@ use tempfile::NamedTempFile;
 use x509_cert::Certificate;
 use x509_cert::der::{DecodePem, Encode};
 
-use super::Instance;
 use super::pkcs7::{Message, Signer};
+use super::{Instance, lock};
+
+/// The keys of all regions that this process has asked for.
+static SHARED: Mutex<BTreeMap<String, Arc<RegionSigner>>> = Mutex::new(BTreeMap::new());
 
 /// What signs the documents of a region.
 pub struct RegionSigner {
@@ -42,32 +48,39 @@ pub struct Evidence {
 }
 
 impl RegionSigner {
+    /// The keys of `region`, which this process makes once.
+    ///
+    /// # Panics
+    /// Where `openssl` is missing.
+    pub fn shared(region: &str) -> Arc<Self> {
+        let mut shared = lock(&SHARED);
+        let signer = shared.entry(region.to_owned()).or_insert_with(|| Arc::new(Self::new(region)));
+        signer.clone()
+    }
+
     /// New keys for `region`, made by the program `openssl`.
     ///
     /// # Panics
     /// Where `openssl` is missing.
     pub fn new(region: &str) -> Self {
         let made = |bits: u32| {
-            let key = NamedTempFile::new().unwrap();
-            let output = Command::new("openssl")
-                .args(["req", "-x509", "-nodes", "-days", "3650", "-newkey"])
-                .arg(format!("rsa:{bits}"))
-                .args(["-subj", "/C=US/ST=Washington State/L=Seattle/O=Amazon Web Services LLC"])
-                .arg("-keyout")
-                .arg(key.path())
-                .output()
-                .expect("openssl runs (apt-get install openssl)");
-            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-            (std::fs::read(key.path()).unwrap(), String::from_utf8(output.stdout).unwrap())
+            let key = NamedTempFile::new().expect("a temporary file");
+            let kind = format!("rsa:{bits}");
+            let subject = "/C=US/ST=Washington State/L=Seattle/O=Amazon Web Services LLC";
+            let mut args = vec!["req", "-x509", "-nodes", "-days", "3650", "-newkey", &kind];
+            args.extend(["-subj", subject, "-keyout"]);
+            let certificate = openssl(&args, key.path(), &[]);
+            let key = std::fs::read(key.path()).expect("openssl has written the key");
+            (key, String::from_utf8(certificate).expect("PEM is text"))
         };
         let ((key, certificate), (legacy_key, legacy_certificate)) = (made(2048), made(1024));
-        let parsed = Certificate::from_pem(&certificate).unwrap();
+        let parsed = Certificate::from_pem(&certificate).expect("a certificate");
         let tbs = parsed.tbs_certificate();
-        let pkcs8 = PrivatePkcs8KeyDer::from_pem_slice(&key).unwrap();
+        let pkcs8 = PrivatePkcs8KeyDer::from_pem_slice(&key).expect("a key in PKCS#8");
         Self {
             region: region.to_owned(),
-            key: KeyPair::from_pkcs8(pkcs8.secret_pkcs8_der()).unwrap(),
-            issuer: tbs.issuer().to_der().unwrap(),
+            key: KeyPair::from_pkcs8(pkcs8.secret_pkcs8_der()).expect("a key of 2048 bits"),
+            issuer: tbs.issuer().to_der().expect("a name that was read"),
             serial: tbs.serial_number().as_bytes().to_vec(),
             certificate,
             legacy_key,
@@ -85,6 +98,14 @@ impl RegionSigner {
         format!("# RSA-2048\n{}# RSA\n{}", self.certificate, self.legacy_certificate)
     }
 
+    /// Writes its certificates into `folder`, a server's `certificates_dir`.
+    ///
+    /// # Errors
+    /// Where the file cannot be written.
+    pub fn write(&self, folder: &Path) -> std::io::Result<()> {
+        std::fs::write(folder.join(format!("{}.pem", self.region)), self.pem())
+    }
+
     /// The certificate of 2048 bits, PEM.
     pub fn certificate(&self) -> &str {
         &self.certificate
@@ -96,7 +117,9 @@ impl RegionSigner {
     /// Never, as long as there is randomness.
     pub fn sign(&self, message: &[u8]) -> Vec<u8> {
         let mut signature = vec![0; self.key.public_modulus_len()];
-        self.key.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), message, &mut signature).unwrap();
+        let signed =
+            self.key.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), message, &mut signature);
+        signed.expect("the signature's length is the key's");
         signature
     }
 
@@ -105,19 +128,9 @@ impl RegionSigner {
     /// # Panics
     /// Where `openssl` is missing.
     pub fn sign_legacy(&self, message: &[u8]) -> Vec<u8> {
-        let mut key = NamedTempFile::new().unwrap();
-        key.write_all(&self.legacy_key).unwrap();
-        let mut signing = Command::new("openssl")
-            .args(["dgst", "-sha256", "-sign"])
-            .arg(key.path())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("openssl runs (apt-get install openssl)");
-        signing.stdin.take().unwrap().write_all(message).unwrap();
-        let output = signing.wait_with_output().unwrap();
-        assert!(output.status.success());
-        output.stdout
+        let key = NamedTempFile::new().expect("a temporary file");
+        std::fs::write(key.path(), &self.legacy_key).expect("a temporary file");
+        openssl(&["dgst", "-sha256", "-sign"], key.path(), message)
     }
 
     /// The usual signer of `content`.
@@ -156,7 +169,26 @@ impl Evidence {
 /// Base64 in lines of 76 characters, without one at the end.
 pub fn lines(bytes: &[u8]) -> String {
     let text = STANDARD.encode(bytes);
+    let lines = text.as_bytes().chunks(76);
     let lines: Vec<&str> =
-        text.as_bytes().chunks(76).map(|line| std::str::from_utf8(line).unwrap()).collect();
+        lines.map(|line| std::str::from_utf8(line).expect("base64 is ASCII")).collect();
     lines.join("\n")
+}
+
+/// What `openssl` says to `input`, its last argument being `file`.
+fn openssl(args: &[&str], file: &Path, input: &[u8]) -> Vec<u8> {
+    let mut child = Command::new("openssl")
+        .args(args)
+        .arg(file)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("openssl runs (apt-get install openssl)");
+    // Dropped at the end of the statement, so that the input ends. What reads none may be gone.
+    let written = child.stdin.take().map(|mut stdin| stdin.write_all(input));
+    let output = child.wait_with_output().expect("openssl ends");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(input.is_empty() || matches!(written, Some(Ok(()))), "openssl has not read its input");
+    output.stdout
 }

@@ -1,35 +1,58 @@
-//! AssumeRole.
+//! AssumeRole and GetCallerIdentity.
 
 use super::World;
-use super::xml::{self, element, text};
+use super::call::{Call, Caller, Refusal};
+use super::xml::{element, text};
 use crate::http::Response;
 
 const NAMESPACE: &str = "https://sts.amazonaws.com/doc/2011-06-15/";
 
-pub(super) fn assume_role(fields: &[(String, String)], world: &World) -> Response {
-    let field = |name: &str| {
-        let found = fields.iter().find(|(key, _)| key == name);
-        found.map(|(_, value)| value.as_str()).unwrap_or_default()
-    };
-    let arn = field("RoleArn");
+pub(super) fn assume_role(
+    call: &Call<'_>,
+    caller: &Caller,
+    world: &World,
+) -> Result<Response, Refusal> {
+    let arn = call.field("RoleArn");
     let parts: Vec<&str> = arn.splitn(6, ':').collect();
     let (account, role) = match parts[..] {
         ["arn", _, "iam", "", account, resource] => {
             (account, resource.strip_prefix("role/").unwrap_or_default())
         }
-        _ => return xml::query_error(400, "ValidationError", "no ARN of a role"),
+        _ => return Err(Refusal::new(400, "ValidationError", format!("{arn} is invalid"))),
     };
     if !world.roles.contains(&(account.to_owned(), role.to_owned())) {
-        let message = format!("not authorized to perform: sts:AssumeRole on resource: {arn}");
-        return xml::query_error(403, "AccessDenied", &message);
+        let message = format!(
+            "User: {} is not authorized to perform: sts:AssumeRole on resource: {arn}",
+            caller.arn()
+        );
+        return Err(Refusal::new(403, "AccessDenied", message));
     }
+    let session = call.field("RoleSessionName");
+    let name = role.rsplit('/').next().unwrap_or_default();
+    let user = format!("arn:aws:sts::{account}:assumed-role/{name}/{session}");
     let credentials = [
         text("AccessKeyId", &format!("ASIA{account}")),
         text("SecretAccessKey", "secret"),
         text("SessionToken", "session"),
         text("Expiration", "2099-01-01T00:00:00Z"),
     ];
-    let user = text("AssumedRoleId", "AROAFAKE:session") + &text("Arn", arn);
+    let user = text("AssumedRoleId", &format!("AROAFAKE:{session}")) + &text("Arn", &user);
     let result = element("Credentials", credentials.concat()) + &element("AssumedRoleUser", user);
-    xml::answer("AssumeRoleResponse", NAMESPACE, &element("AssumeRoleResult", result))
+    Ok(call.xml(NAMESPACE, &result))
+}
+
+pub(super) fn get_caller_identity(call: &Call<'_>, caller: &Caller) -> Response {
+    let parts =
+        [text("Arn", &caller.arn()), text("UserId", "AIDAFAKE"), text("Account", &caller.account)];
+    call.xml(NAMESPACE, &parts.concat())
+}
+
+impl Caller {
+    fn arn(&self) -> String {
+        let account = &self.account;
+        match self.is_temporary {
+            true => format!("arn:aws:sts::{account}:assumed-role/fake/session"),
+            false => format!("arn:aws:iam::{account}:user/spire-server"),
+        }
+    }
 }
