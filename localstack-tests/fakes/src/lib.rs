@@ -3,4 +3,5 @@
 //! so that they judge us.
 
 pub mod aws;
+pub mod gcp;
 pub mod http;

@@ -1,0 +1,242 @@
+//! Files with credentials, as Google hands them out.
+
+use std::path::Path;
+use std::time::Duration;
+
+use gcp_auth::{CustomServiceAccount, TokenProvider};
+use http::Method;
+use jiff::Timestamp;
+use serde::Deserialize;
+use spire_core::remote::Client;
+use zeroize::Zeroizing;
+
+use super::external::ExternalAccount;
+use super::{AccessToken, CredentialError, SCOPE, oauth};
+
+/// Largest file in bytes that is read.
+const MAX_FILE_BYTES: u64 = 64 << 10;
+/// The token endpoint for users, where the file names none.
+const USER_TOKENS: &str = "https://oauth2.googleapis.com/token";
+/// What a token may be used for with which another identity is taken on.
+const IMPERSONATION_SCOPE: &str = "https://www.googleapis.com/auth/cloud-platform";
+/// How long a token of a service account may take.
+const LIMIT: Duration = Duration::from_secs(10);
+/// How long a token of another identity is asked to be good.
+const IMPERSONATED_LIFE: i64 = 3600;
+
+/// Credentials from a file.
+#[derive(Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+enum Kind {
+    /// The key of a service account.
+    ServiceAccount,
+    /// A person, as `gcloud auth application-default login` leaves it.
+    AuthorizedUser(User),
+    /// An identity that another issuer vouches for.
+    ExternalAccount(Box<ExternalAccount>),
+    /// One of the others, who takes on the identity of a service account.
+    ImpersonatedServiceAccount(Impersonation),
+}
+
+#[derive(Deserialize)]
+struct User {
+    client_id: String,
+    client_secret: Zeroizing<String>,
+    refresh_token: Zeroizing<String>,
+    token_uri: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Impersonation {
+    service_account_impersonation_url: String,
+    #[serde(default)]
+    delegates: Vec<String>,
+    source_credentials: serde_json::Value,
+}
+
+/// A file with credentials that has been read.
+pub(crate) struct CredentialFile {
+    kind: Kind,
+    text: Zeroizing<String>,
+}
+
+impl CredentialFile {
+    /// Reads the file.
+    ///
+    /// # Errors
+    /// A sentence that names the file and what is wrong, without anything that it holds.
+    pub(crate) fn read(path: &Path) -> Result<Self, String> {
+        let unable = |why: &dyn std::fmt::Display| {
+            format!("unable to read credentials from {}: {why}", path.display())
+        };
+        let mut text = Zeroizing::new(String::new());
+        let file = std::fs::File::open(path).map_err(|error| unable(&error))?;
+        std::io::Read::read_to_string(
+            &mut std::io::Read::take(file, MAX_FILE_BYTES + 1),
+            &mut text,
+        )
+        .map_err(|error| unable(&error))?;
+        if text.len() as u64 > MAX_FILE_BYTES {
+            return Err(unable(&format!("more than {MAX_FILE_BYTES} bytes")));
+        }
+        Self::parse(text).map_err(|error| unable(&error))
+    }
+
+    /// As [`read`](Self::read), from within a task.
+    pub(super) async fn read_async(path: &Path) -> Result<Self, CredentialError> {
+        let path = path.to_owned();
+        let read = tokio::task::spawn_blocking(move || Self::read(&path)).await;
+        read.unwrap_or_else(|error| Err(error.to_string())).map_err(CredentialError)
+    }
+
+    fn parse(text: Zeroizing<String>) -> Result<Self, String> {
+        // What serde says about a value could show it.
+        let kind: Kind = serde_json::from_str(&text).map_err(|error| {
+            format!(
+                "no credentials of a kind that is supported (service_account, authorized_user, \
+                 external_account, impersonated_service_account), line {} column {}",
+                error.line(),
+                error.column()
+            )
+        })?;
+        if let Kind::ExternalAccount(account) = &kind {
+            account.check()?;
+        }
+        if let Kind::ServiceAccount = &kind {
+            CustomServiceAccount::from_json(&text).map_err(|error| shown(&error))?;
+        }
+        if let Kind::ImpersonatedServiceAccount(impersonation) = &kind {
+            impersonation.source()?;
+        }
+        Ok(Self { kind, text })
+    }
+
+    /// Fetches a token for the Compute API.
+    ///
+    /// # Errors
+    /// What went wrong, without anything secret.
+    pub(super) async fn token(
+        &self,
+        client: &Client,
+        now: Timestamp,
+    ) -> Result<AccessToken, String> {
+        match &self.kind {
+            Kind::ImpersonatedServiceAccount(impersonation) => {
+                let own =
+                    impersonation.source()?.own_token(client, IMPERSONATION_SCOPE, now).await?;
+                let Impersonation { service_account_impersonation_url: url, delegates, .. } =
+                    impersonation;
+                impersonate(client, url, delegates, &own, IMPERSONATED_LIFE, now).await
+            }
+            Kind::ExternalAccount(account) => {
+                let Some(url) = &account.service_account_impersonation_url else {
+                    return account.token(client, SCOPE, now).await;
+                };
+                let own = account.token(client, IMPERSONATION_SCOPE, now).await?;
+                let life = account.impersonated_life().unwrap_or(IMPERSONATED_LIFE);
+                impersonate(client, url, &[], &own, life, now).await
+            }
+            _ => self.own_token(client, SCOPE, now).await,
+        }
+    }
+
+    /// A token of the identity that the file itself holds.
+    async fn own_token(
+        &self,
+        client: &Client,
+        scope: &str,
+        now: Timestamp,
+    ) -> Result<AccessToken, String> {
+        match &self.kind {
+            Kind::ServiceAccount => service_account(&self.text, scope, now).await,
+            Kind::AuthorizedUser(user) => user.token(client, now).await,
+            Kind::ExternalAccount(account) => account.token(client, scope, now).await,
+            Kind::ImpersonatedServiceAccount(_) => {
+                Err("source_credentials are themselves impersonated, which is not supported".into())
+            }
+        }
+    }
+}
+
+impl Impersonation {
+    fn source(&self) -> Result<CredentialFile, String> {
+        let text = Zeroizing::new(self.source_credentials.to_string());
+        let kind = serde_json::from_str(&text)
+            .map_err(|_| "source_credentials are of no kind that is supported".to_owned())?;
+        Ok(CredentialFile { kind, text })
+    }
+}
+
+impl User {
+    async fn token(&self, client: &Client, now: Timestamp) -> Result<AccessToken, String> {
+        let form = [
+            ("grant_type", "refresh_token"),
+            ("client_id", &self.client_id),
+            ("client_secret", &self.client_secret),
+            ("refresh_token", &self.refresh_token),
+        ];
+        let url = self.token_uri.as_deref().unwrap_or(USER_TOKENS);
+        oauth::grant(client, url, &form, |request| request, now).await
+    }
+}
+
+/// A token of a service account, by its key.
+async fn service_account(text: &str, scope: &str, now: Timestamp) -> Result<AccessToken, String> {
+    let account = CustomServiceAccount::from_json(text).map_err(|error| shown(&error))?;
+    let scopes = [scope];
+    let token = tokio::time::timeout(LIMIT, account.token(&scopes)).await;
+    let token = token
+        .map_err(|_| format!("the token endpoint does not answer within {} s", LIMIT.as_secs()))?
+        .map_err(|error| shown(&error))?;
+    // Its time of expiry is by the machine's clock.
+    let life = token.expires_at().timestamp() - Timestamp::now().as_second();
+    Ok(AccessToken::new(Zeroizing::new(token.as_str().to_owned()), now, life))
+}
+
+/// An error with what it came from, where it does not say that itself.
+fn shown(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let cause = error.to_string();
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+        source = error.source();
+    }
+    text
+}
+
+/// A token of another identity, which whoever has the token `own` may take on.
+///
+/// # Source
+/// IAM Credentials API, `projects.serviceAccounts.generateAccessToken`.
+async fn impersonate(
+    client: &Client,
+    url: &str,
+    delegates: &[String],
+    own: &AccessToken,
+    life: i64,
+    now: Timestamp,
+) -> Result<AccessToken, String> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Generated {
+        access_token: Zeroizing<String>,
+        expire_time: String,
+    }
+    let body = serde_json::json!({
+        "delegates": delegates, "scope": [SCOPE], "lifetime": format!("{life}s"),
+    });
+    let body = body.to_string();
+    let answer = oauth::ask(client, Method::POST, url, |request| {
+        let request = request.bearer_auth(own.secret.as_str());
+        request.header("content-type", "application/json").body(body.clone())
+    });
+    let missing = || "the answer to the impersonation has no access token".to_owned();
+    let generated: Generated =
+        serde_json::from_slice(&answer.await?.body).map_err(|_| missing())?;
+    let expires_at: Timestamp = generated.expire_time.parse().map_err(|_| missing())?;
+    let life = expires_at.duration_since(now).as_secs();
+    Ok(AccessToken::new(generated.access_token, now, life))
+}
