@@ -17,6 +17,8 @@ pub const KEY_MANAGERS: &[Plugin<dyn KeyManager>] = &[disk::AGENT_PLUGIN, memory
 
 /// What proves the node.
 pub const EVIDENCE_SOURCES: &[Plugin<dyn EvidenceSource>] = &[
+    #[cfg(feature = "aws")]
+    spire_provider_aws::agent::PLUGIN,
     #[cfg(feature = "gcp")]
     spire_provider_gcp::agent::PLUGIN,
     #[cfg(feature = "linux")]

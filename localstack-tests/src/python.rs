@@ -1,4 +1,4 @@
-//! A Python with the package `spiffe`, a client of the Workload API that others wrote.
+//! Pythons with packages that others wrote: a client of the Workload API, and LocalStack.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -9,39 +9,72 @@ use anyhow::{Context, ensure};
 use crate::binaries::{say, target};
 use crate::packages;
 
-/// Names a Python that has the package, for machines that may not fetch it.
+/// Names a Python that has the package `spiffe`, for machines that may not fetch it.
 pub const PYTHON: &str = "SPIRE_TEST_PYTHON";
+/// Names a Python that has LocalStack, for machines that may not fetch it.
+pub const LOCALSTACK: &str = "SPIRE_TEST_LOCALSTACK";
 
-const REQUIREMENTS: &str = include_str!("../data/python-requirements.txt");
+/// A Python with some packages.
+struct Environment {
+    /// The folder in the target folder, without the common beginning.
+    name: &'static str,
+    /// The variable that names a Python with the packages.
+    variable: &'static str,
+    /// What must be importable there.
+    module: &'static str,
+    /// The packages, one a line.
+    requirements: &'static str,
+}
 
-/// The Python that `SPIRE_TEST_PYTHON` names, else one of an environment in the target folder,
-/// which is made once. Processes that do so at the same time wait for each other.
+/// A Python with the package `spiffe`: the one that `SPIRE_TEST_PYTHON` names, else one of an
+/// environment in the target folder, which is made once.
 ///
 /// # Errors
 /// When it cannot be made; says what is missing.
 pub fn python() -> anyhow::Result<PathBuf> {
-    if let Some(python) = std::env::var_os(PYTHON) {
-        let has_package = succeeds(Command::new(&python).args(["-c", "import spiffe"]));
-        has_package.with_context(|| format!("{PYTHON} names no Python with {REQUIREMENTS}"))?;
-        return Ok(python.into());
-    }
-    let target = target()?;
-    let lock = File::create(target.join("spire-python.lock"))?;
-    lock.lock()?;
-    let folder = target.join("spire-python");
-    let (python, finished) = (folder.join("bin/python3"), folder.join("requirements.txt"));
-    let is_finished = fs::read_to_string(&finished).is_ok_and(|text| text == REQUIREMENTS);
-    if !is_finished || !python.exists() {
-        say(&format!("making a Python environment with {}", REQUIREMENTS.trim_end()));
-        make(&folder).with_context(|| {
-            format!("no Python environment; {PYTHON} may name a Python with {REQUIREMENTS}")
-        })?;
-        fs::write(finished, REQUIREMENTS)?;
-    }
-    Ok(python)
+    let requirements = include_str!("../data/python-requirements.txt");
+    Environment { name: "python", variable: PYTHON, module: "spiffe", requirements }.find()
 }
 
-fn make(folder: &Path) -> anyhow::Result<()> {
+/// As [`python`], with LocalStack.
+///
+/// # Errors
+/// When it cannot be made; says what is missing.
+pub fn localstack() -> anyhow::Result<PathBuf> {
+    let requirements = include_str!("../data/localstack-requirements.txt");
+    let (variable, module) = (LOCALSTACK, "localstack.runtime.main");
+    Environment { name: "localstack", variable, module, requirements }.find()
+}
+
+impl Environment {
+    /// Processes that look for the same at the same time wait for each other.
+    fn find(&self) -> anyhow::Result<PathBuf> {
+        let Self { name, variable, module, requirements } = self;
+        if let Some(python) = std::env::var_os(variable) {
+            let import = format!("import {module}");
+            let has_package = succeeds(Command::new(&python).args(["-c", &import]));
+            has_package
+                .with_context(|| format!("{variable} names no Python with {requirements}"))?;
+            return Ok(python.into());
+        }
+        let target = target()?;
+        let lock = File::create(target.join(format!("spire-{name}.lock")))?;
+        lock.lock()?;
+        let folder = target.join(format!("spire-{name}"));
+        let (python, finished) = (folder.join("bin/python3"), folder.join("requirements.txt"));
+        let is_finished = fs::read_to_string(&finished).is_ok_and(|text| text == *requirements);
+        if !is_finished || !python.exists() {
+            say(&format!("making a Python environment with {}", requirements.trim_end()));
+            make(&folder, requirements).with_context(|| {
+                format!("no Python environment; {variable} may name a Python with {requirements}")
+            })?;
+            fs::write(finished, requirements)?;
+        }
+        Ok(python)
+    }
+}
+
+fn make(folder: &Path, requirements: &str) -> anyhow::Result<()> {
     // What a Python that is gone since, or an attempt that failed, has left.
     if folder.exists() {
         fs::remove_dir_all(folder)?;
@@ -52,7 +85,7 @@ fn make(folder: &Path) -> anyhow::Result<()> {
     succeeds(Command::new("python3").args(["-m", "venv"]).arg(folder))?;
     let mut install = Command::new(folder.join("bin/python3"));
     install.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]);
-    succeeds(install.args(REQUIREMENTS.lines()))
+    succeeds(install.args(requirements.lines()))
 }
 
 fn succeeds(command: &mut Command) -> anyhow::Result<()> {

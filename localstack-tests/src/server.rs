@@ -115,6 +115,14 @@ plugins {{
         &mut self.process
     }
 
+    /// Waits until its log has a line with `text`, and returns that line.
+    ///
+    /// # Errors
+    /// When the program ends before, or takes too long.
+    pub async fn logged(&self, text: &str) -> anyhow::Result<String> {
+        self.process.logged(text).await
+    }
+
     /// Starts the server again after [`Process::stop`] or [`Process::kill`], with the same files.
     ///
     /// # Errors

@@ -10,6 +10,8 @@ pub const KEY_MANAGERS: &[Plugin<dyn KeyManager>] = &[disk::SERVER_PLUGIN, memor
 
 /// What turns evidence into agents, beside `join_token`, which is a part of the server.
 pub const NODE_ATTESTORS: &[Plugin<dyn NodeAttestor>] = &[
+    #[cfg(feature = "aws")]
+    spire_provider_aws::server::PLUGIN,
     #[cfg(feature = "gcp")]
     spire_provider_gcp::server::PLUGIN,
     #[cfg(feature = "linux")]

@@ -3,12 +3,14 @@
 
 mod agent_files;
 mod clients;
+mod cloud_aws;
 mod commands;
 mod demo;
 mod evidence;
 mod floods;
 mod hostile;
 mod kill;
+mod localstack;
 mod mistakes;
 mod mutual_tls;
 mod offline;

@@ -1,0 +1,43 @@
+//! Why AWS gave no answer.
+
+use std::sync::Arc;
+
+use aws_sdk_ec2::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_ec2::operation::RequestId;
+use spire_core::node::AttestError;
+
+/// A call that failed. Cheap to clone, since all who waited for it get it.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{message}")]
+pub(crate) struct CloudError {
+    message: Arc<str>,
+    /// What AWS called the request, as far as it got there.
+    pub(crate) request_id: Option<Arc<str>>,
+}
+
+impl CloudError {
+    pub(crate) fn new(message: impl Into<Arc<str>>) -> Self {
+        Self { message: message.into(), request_id: None }
+    }
+
+    /// The failure of `call`, in AWS's words where it said something.
+    pub(crate) fn of<E, R>(call: &str, error: &SdkError<E, R>) -> Self
+    where
+        SdkError<E, R>: RequestId + ProvideErrorMetadata + std::error::Error + 'static,
+        E: std::error::Error + 'static,
+        R: std::fmt::Debug + 'static,
+    {
+        let message = match (error.code(), error.message()) {
+            (Some(code), Some(message)) => format!("{call} failed: {code}: {message}"),
+            (Some(code), None) => format!("{call} failed: {code}"),
+            (None, _) => format!("{call} failed: {}", DisplayErrorContext(error)),
+        };
+        Self { message: message.into(), request_id: error.request_id().map(Arc::from) }
+    }
+}
+
+impl From<CloudError> for AttestError {
+    fn from(error: CloudError) -> Self {
+        Self::Unavailable(error.to_string())
+    }
+}
