@@ -34,6 +34,11 @@ pub struct TestServer {
 impl TestServer {
     /// A server with a fresh database, keys in memory, and `settings` in the block `server`.
     pub async fn start(settings: &str) -> Self {
+        Self::start_with(settings, "").await
+    }
+
+    /// As [`TestServer::start`], with more plugins.
+    pub async fn start_with(settings: &str, plugins: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().display();
         let file = folder.path().join("server.conf");
@@ -52,6 +57,7 @@ impl TestServer {
                 }} }}
                 KeyManager \"memory\" {{ plugin_data {{}} }}
                 NodeAttestor \"join_token\" {{ plugin_data {{}} }}
+                {plugins}
             }}"
         );
         std::fs::write(&file, text).unwrap();
