@@ -5,8 +5,9 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
 use std::path::Path;
 
+use spire_core::grpc::BACKLOG;
 use spire_core::os_error::reason;
-use tokio::net::UnixListener;
+use tokio::net::{UnixListener, UnixSocket};
 
 /// The longest path that the kernel takes for a socket, in bytes.
 const MAX_PATH_BYTES: usize = 107;
@@ -71,9 +72,10 @@ pub(super) fn listen(path: &Path, mode: u32) -> Result<UnixListener, SocketError
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        let listener = UnixListener::bind(path)?;
+        let socket = UnixSocket::new_stream()?;
+        socket.bind(path)?;
         fs::set_permissions(path, Permissions::from_mode(mode))?;
-        Ok(listener)
+        socket.listen(BACKLOG)
     };
     open().map_err(|source| SocketError::System { path: shown, source })
 }

@@ -24,6 +24,11 @@ pub use health::HealthService;
 pub use message_size::{bounded, restate};
 pub use router::Router;
 
+/// How many connections the kernel holds until they are accepted, if `net.core.somaxconn` lets it.
+/// Where a burst fills that up, others wait for seconds until TCP tries again, or are refused on a
+/// Unix socket.
+pub const BACKLOG: u32 = 4096;
+
 /// How long a listener waits where the kernel has run out of something.
 const PAUSE: Duration = Duration::from_millis(500);
 

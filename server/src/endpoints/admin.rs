@@ -12,7 +12,7 @@ use spire_core::grpc::{
     self, AnyAuthority, Connection, Crowd, GrpcService, KNOWN_WINDOW, Place, accepted,
 };
 use spire_core::tasks::Tasks;
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::{UnixListener, UnixSocket, UnixStream};
 
 use super::{BindError, STREAMS};
 use crate::caller::{Caller, LocalPeer};
@@ -56,7 +56,7 @@ impl AdminEndpoint {
             }
             _ => {}
         }
-        let listener = UnixListener::bind(path).map_err(failed("create UDS listener at", path))?;
+        let listener = listen(path).map_err(failed("create UDS listener at", path))?;
         fs::set_permissions(path, Permissions::from_mode(0o770))
             .map_err(failed("set the mode of", path))?;
         let crowd = Crowd::new(CONNECTIONS, CONNECTIONS_EACH);
@@ -98,6 +98,12 @@ impl AdminEndpoint {
         let place = self.crowd.admit(peer.pid, room)?;
         Some((stream, peer, place))
     }
+}
+
+fn listen(path: &Path) -> io::Result<UnixListener> {
+    let socket = UnixSocket::new_stream()?;
+    socket.bind(path)?;
+    socket.listen(BACKLOG)
 }
 
 impl Drop for AdminEndpoint {

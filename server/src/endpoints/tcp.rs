@@ -15,13 +15,15 @@ use hyper_util::rt::TokioIo;
 use ipnet::IpNet;
 use rustls::ServerConfig;
 use spire_core::clock::Clock;
-use spire_core::grpc::{self, Connection, Crowd, GrpcService, KNOWN_WINDOW, Place, accepted};
+use spire_core::grpc::{
+    self, BACKLOG, Connection, Crowd, GrpcService, KNOWN_WINDOW, Place, accepted,
+};
 use spire_core::id::SpiffeId;
 use spire_core::svid::x509::CertificateError;
 use spire_core::tasks::Tasks;
 use spire_core::threads::Threads;
 use spire_core::tls;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -88,7 +90,7 @@ impl TcpEndpoint {
             .map_err(|source| BindError::Resolve { address: address.clone(), source })?
             .collect();
         let failed = |source| BindError::Tcp { address: address.clone(), source };
-        let listener = TcpListener::bind(&addresses[..]).await.map_err(failed)?;
+        let listener = listen_at_first(&addresses).map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let crowd = Crowd::new(CONNECTIONS, UNPROVEN_EACH);
         let door = Door { trusted_proxies, tls: TlsAcceptor::from(tls), handshake, clock, crowd };
@@ -140,6 +142,29 @@ impl TcpEndpoint {
         let (stream, peer) = accepted(self.listener.accept().await).await?;
         Some((stream, SocketAddr::new(peer.ip().to_canonical(), peer.port()), room))
     }
+}
+
+/// Listens at the first of `addresses` that can be had.
+fn listen_at_first(addresses: &[SocketAddr]) -> io::Result<TcpListener> {
+    let mut failure = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    for address in addresses {
+        match listen(*address) {
+            Ok(listener) => return Ok(listener),
+            Err(error) => failure = error,
+        }
+    }
+    Err(failure)
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    // A server that starts again does not wait for connections of the one before it.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// What a connection passes before it may call anything.
