@@ -97,7 +97,7 @@ async fn a_data_folder_that_cannot_be_written_is_named() {
     fs::create_dir_all(node.data()).unwrap();
     let token = node.server.join_token().await.unwrap();
     let agent = disk::own(&Binaries::find().unwrap().agent, &node.data(), "ro").unwrap();
-    let why = ".json.tmp: read-only file system";
+    let why = "keys.json.tmp: read-only file system";
     crashes(node.run(agent, &["-joinToken", &token]), why).await;
     // The server was not asked: the token is still good.
     let agent = node.run(program(), &["-joinToken", &token]);
