@@ -244,7 +244,8 @@ impl Door {
             if !place.move_to(Origin::Id(svid.id.clone()), PROVEN_EACH) {
                 return Err(Refusal::TooMany(svid.id.clone()));
             }
-            age += svid.expires_at.duration_since(self.clock.now()).try_into().unwrap_or_default();
+            let left = svid.expires_at.duration_since(self.clock.now());
+            age += Duration::try_from(left).unwrap_or_default();
         }
         let caller = Caller::Remote(RemotePeer { address, svid });
         Ok(Guest { io, caller, age, place })
