@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use spire_core::grpc::{
-    self, AnyAuthority, Connection, Crowd, GrpcService, KNOWN_WINDOW, Place, accepted,
+    self, AnyAuthority, BACKLOG, Connection, Crowd, GrpcService, KNOWN_WINDOW, Place, accepted,
 };
 use spire_core::tasks::Tasks;
 use tokio::net::{UnixListener, UnixSocket, UnixStream};

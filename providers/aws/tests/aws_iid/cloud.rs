@@ -7,6 +7,9 @@ use super::support::{ID, REGION, SIGNER, Setup, instance, time};
 
 const FOREIGN: &str = "666666666666";
 
+/// What an instance has that it should not have.
+type Change = Box<dyn Fn(&mut Instance)>;
+
 #[tokio::test]
 async fn a18_instance_that_does_not_run_or_never_was() {
     for config in ["", "skip_block_device = true"] {
@@ -44,7 +47,7 @@ async fn a19_root_volume_attached_later_or_earlier() {
 async fn a20_block_devices_and_interfaces_that_are_not_all_there() {
     let launched = Some("2026-02-16T00:38:27Z".to_owned());
     let interface = |index| Interface { index, attached: launched.clone() };
-    let changes: Vec<Box<dyn Fn(&mut Instance)>> = vec![
+    let changes: Vec<Change> = vec![
         Box::new(|instance| instance.volumes.clear()),
         Box::new(|instance| instance.volumes[0].device = "/dev/sdb".to_owned()),
         Box::new(|instance| instance.volumes[0].ebs = false),

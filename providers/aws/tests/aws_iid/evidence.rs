@@ -20,6 +20,9 @@ fn sign(message: &[u8]) -> Vec<u8> {
     SIGNER.sign(message)
 }
 
+/// What becomes of the signed attributes of a message; nothing where they are left out.
+type Change<'c> = &'c dyn Fn(Vec<Vec<u8>>) -> Option<Vec<Vec<u8>>>;
+
 #[tokio::test]
 async fn a01_document_altered() {
     let setup = Setup::new("").await;
@@ -178,7 +181,7 @@ async fn a13_signed_attributes_missing_or_wrong() {
         })
     };
     setup.show(&with_attributes(&Some)).await.accepted();
-    let cases: [&dyn Fn(Vec<Vec<u8>>) -> Option<Vec<Vec<u8>>>; 5] = [
+    let cases: [Change<'_>; 5] = [
         &|_| None,
         &|_| Some(Vec::new()),
         &|usual| Some(usual[..2].to_vec()),
