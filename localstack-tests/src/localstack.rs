@@ -39,7 +39,14 @@ impl LocalStack {
             command.env(variable, folder.path());
         }
         let process = Process::start("localstack", &mut command)?;
-        process.logged("Ready.").await?;
+        // Its first start compiles Python's files, which takes minutes on a busy machine.
+        let mut ready = process.logged("Ready.").await;
+        for _ in 0..3 {
+            if ready.is_err() {
+                ready = process.logged("Ready.").await;
+            }
+        }
+        ready?;
         Ok(Self { url: format!("http://{address}"), python, process, _folder: folder })
     }
 
