@@ -11,7 +11,6 @@ pub mod disk;
 pub mod folder;
 pub mod hostile;
 pub mod load;
-pub mod localstack;
 pub mod packages;
 pub mod process;
 pub mod python;

@@ -11,7 +11,6 @@ mod evidence;
 mod floods;
 mod hostile;
 mod kill;
-mod localstack;
 mod mistakes;
 mod mutual_tls;
 mod offline;
