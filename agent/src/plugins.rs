@@ -19,6 +19,10 @@ pub const KEY_MANAGERS: &[Plugin<dyn KeyManager>] = &[disk::AGENT_PLUGIN, memory
 pub const EVIDENCE_SOURCES: &[Plugin<dyn EvidenceSource>] = &[
     #[cfg(feature = "aws")]
     spire_provider_aws::agent::PLUGIN,
+    #[cfg(feature = "azure")]
+    spire_provider_azure::imds::agent::PLUGIN,
+    #[cfg(feature = "azure")]
+    spire_provider_azure::msi::agent::PLUGIN,
     #[cfg(feature = "gcp")]
     spire_provider_gcp::agent::PLUGIN,
     #[cfg(feature = "linux")]

@@ -12,6 +12,10 @@ pub const KEY_MANAGERS: &[Plugin<dyn KeyManager>] = &[disk::SERVER_PLUGIN, memor
 pub const NODE_ATTESTORS: &[Plugin<dyn NodeAttestor>] = &[
     #[cfg(feature = "aws")]
     spire_provider_aws::server::PLUGIN,
+    #[cfg(feature = "azure")]
+    spire_provider_azure::imds::server::PLUGIN,
+    #[cfg(feature = "azure")]
+    spire_provider_azure::msi::server::PLUGIN,
     #[cfg(feature = "gcp")]
     spire_provider_gcp::server::PLUGIN,
     #[cfg(feature = "linux")]

@@ -3,5 +3,6 @@
 //! so that they judge us.
 
 pub mod aws;
+pub mod azure;
 pub mod gcp;
 pub mod http;

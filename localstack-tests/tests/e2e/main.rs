@@ -4,6 +4,7 @@
 mod agent_files;
 mod clients;
 mod cloud_aws;
+mod cloud_azure;
 mod cloud_gcp;
 mod commands;
 mod demo;

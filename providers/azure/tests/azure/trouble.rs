@@ -1,0 +1,178 @@
+//! Cases of all attestors: Azure in trouble, many nodes at once, nodes that go away.
+
+use std::time::{Duration, Instant};
+
+use futures::future::join_all;
+use spire_core::node::NodeAttestor;
+use spire_fakes::azure::Machine;
+use spire_fakes::http::{HttpServer, Trouble, text};
+
+use crate::msi::{payload, shown};
+use crate::support::{Answerer, Node, Scene, assert_outcome, imds_agent};
+
+#[tokio::test]
+async fn x12_a_template_that_asks_for_what_is_not_there() {
+    let scene = Scene::new().await;
+    let server = scene.msi("", r#"agent_path_template = "/{{ .Tags.Role }}""#).await;
+    assert_outcome(shown(&*server, &scene.token(&scene.claims())).await, "PD", "msi");
+    let server = scene.imds("", r#"agent_path_template = "/{{ .Tags.Role }}""#).await;
+    let mut node = Node::agent(imds_agent(&scene.azure, &scene.machine).await);
+    assert_outcome(node.attest(&*server, b"x").await, "PD", "imds");
+}
+
+#[tokio::test]
+async fn x05_x10_an_agent_that_is_known_costs_no_call() {
+    let scene = Scene::new().await;
+    let server = scene.imds("", r#"agent_path_template = "/{{ .TenantID }}""#).await;
+    let mut first = Node::agent(imds_agent(&scene.azure, &scene.machine).await);
+    first.attest(&*server, b"x").await.unwrap();
+    let calls = scene.azure.resource_manager.count();
+    let other = scene.azure.add_machine(Machine::new("other"));
+    let mut second = Node::agent(imds_agent(&scene.azure, &other).await);
+    second.known = first.known.clone();
+    assert_outcome(second.attest(&*server, b"x").await, "PD", "the same ID");
+    assert_eq!(scene.azure.resource_manager.count(), calls);
+}
+
+#[tokio::test]
+async fn x13_envelopes_with_a_member_twice_or_in_another_case() {
+    let scene = Scene::new().await;
+    let server = scene.msi("", "").await;
+    let token = scene.azure.entra.token(&scene.claims());
+    for text in [
+        format!(r#"{{"token":"{token}","token":"{token}"}}"#),
+        format!(r#"{{"Token":"{token}"}}"#),
+        format!(r#"{{"token":"{token}","TOKEN":"x"}}"#),
+        format!(r#"{{"token":"{token}"}} x"#),
+    ] {
+        assert_outcome(shown(&*server, text.as_bytes()).await, "IA", &text);
+    }
+    let header = scene.azure.entra.keys()["keys"][0]["kid"].clone();
+    let claims = scene.claims().to_string();
+    for (header, claims) in [
+        (format!(r#"{{"alg":"RS256","alg":"RS256","kid":{header}}}"#), claims.clone()),
+        (format!(r#"{{"alg":"RS256","kid":{header}}}"#), claims.replacen('{', r#"{"aud":"x","#, 1)),
+        (format!(r#"{{"alg":"RS256","crit":["x"],"kid":{header}}}"#), claims.clone()),
+    ] {
+        let token = scene.azure.entra.token_of(&header, &claims);
+        assert_outcome(shown(&*server, &payload(&token)).await, "IA", &header);
+    }
+}
+
+#[tokio::test]
+async fn x14_azure_in_trouble() {
+    let scene = Scene::new().await;
+    let (imds, msi) = (scene.imds("", "").await, scene.msi("", "").await);
+    let manager = &scene.azure.resource_manager;
+    for trouble in [
+        Trouble::Status(http::StatusCode::TOO_MANY_REQUESTS),
+        Trouble::Status(http::StatusCode::INTERNAL_SERVER_ERROR),
+        Trouble::Status(http::StatusCode::BAD_REQUEST),
+        Trouble::Reset,
+    ] {
+        manager.fail_always(trouble.clone());
+        both(&scene, &*imds, &*msi, "UNAV", &format!("{trouble:?}")).await;
+        manager.fail_always(None);
+    }
+    both(&scene, &*imds, &*msi, "A", "recovered").await;
+}
+
+#[tokio::test]
+async fn x14_azure_hangs() {
+    let scene = Scene::new().await;
+    let (imds, msi) = (scene.imds("", "").await, scene.msi("", "").await);
+    scene.azure.resource_manager.fail_always(Trouble::Hang);
+    let began = Instant::now();
+    both(&scene, &*imds, &*msi, "UNAV", "hangs").await;
+    assert!(began.elapsed() < Duration::from_secs(30));
+}
+
+async fn both(
+    scene: &Scene,
+    imds: &dyn NodeAttestor,
+    msi: &dyn NodeAttestor,
+    expected: &str,
+    what: &str,
+) {
+    let mut node = Node::agent(imds_agent(&scene.azure, &scene.machine).await);
+    let token = scene.token(&scene.claims());
+    let (one, other) = futures::join!(node.attest(imds, b"x"), shown(msi, &token));
+    assert_outcome(one, expected, what);
+    assert_outcome(other, expected, what);
+}
+
+#[tokio::test]
+async fn x14_the_login_service_in_trouble() {
+    let scene = Scene::new().await;
+    let imds = scene.imds("", "").await;
+    scene.azure.login.fail_next(2, Trouble::Status(http::StatusCode::SERVICE_UNAVAILABLE));
+    let mut node = Node::agent(imds_agent(&scene.azure, &scene.machine).await);
+    assert_outcome(node.attest(&*imds, b"x").await, "A", "for a moment");
+    let wrong = scene.imds("", "").await;
+    scene.azure.login.fail_always(Trouble::Status(http::StatusCode::UNAUTHORIZED));
+    let mut node = Node::agent(imds_agent(&scene.azure, &scene.machine).await);
+    assert_outcome(node.attest(&*wrong, b"x").await, "UNAV", "for good");
+}
+
+#[tokio::test]
+async fn x15_a_node_that_goes_away() {
+    let scene = Scene::new().await;
+    let server = scene.msi("", "").await;
+    scene.azure.resource_manager.delay(Duration::from_millis(300));
+    let token = scene.token(&scene.claims());
+    let mut node = Node::new(Answerer::Gone);
+    let gone = tokio::time::timeout(Duration::from_millis(100), node.attest(&*server, &token));
+    gone.await.unwrap_err();
+    // Nothing is left of it: the same node may come again.
+    let mut again = Node::new(Answerer::Gone);
+    again.known = node.known.clone();
+    assert_outcome(again.attest(&*server, &token).await, "A", "again");
+}
+
+#[tokio::test]
+async fn x16_many_nodes_at_once() {
+    let scene = Scene::new().await;
+    let server = scene.imds("", "").await;
+    let mut machines = vec![scene.machine.clone()];
+    for number in 1..200 {
+        machines.push(scene.azure.add_machine(Machine::new(&format!("web-{number}"))));
+    }
+    let mut evidence = Vec::new();
+    for machine in &machines {
+        evidence.push(imds_agent(&scene.azure, machine).await);
+    }
+    let tokens =
+        || scene.azure.login.requests().iter().filter(|one| one.path.ends_with("/token")).count();
+    let all = evidence.into_iter().map(|evidence| {
+        let server = server.clone();
+        async move { Node::agent(evidence).attest(&*server, b"x").await }
+    });
+    for attested in join_all(all).await {
+        attested.unwrap();
+    }
+    let queries = scene.azure.queries().len();
+    assert!(queries <= 20, "{queries} queries for 200 machines");
+    assert_eq!(scene.azure.issuer_certificates.count(), 1);
+    assert_eq!(tokens(), 1);
+}
+
+#[tokio::test]
+async fn x17_keys_that_are_none() {
+    let scene = Scene::new().await;
+    let server = scene.msi("", "").await;
+    let elsewhere = HttpServer::start(|_| text(http::StatusCode::OK, "{}")).await;
+    let login = &scene.azure.login;
+    for trouble in [
+        Trouble::Body("<html>".into()),
+        Trouble::Body(vec![b' '; 8 << 20].into()),
+        Trouble::Body(format!(r#"{{"jwks_uri":"{}/keys"}}"#, elsewhere.url()).into()),
+        Trouble::Body(r#"{"jwks_uri":"http://login.microsoftonline.com/keys"}"#.into()),
+        Trouble::Redirect(elsewhere.url()),
+    ] {
+        login.fail_next(1, trouble.clone());
+        let token = scene.token(&scene.claims());
+        assert_outcome(shown(&*server, &token).await, "UNAV", &format!("{trouble:.60?}"));
+    }
+    assert_eq!(elsewhere.count(), 0, "keys were sought elsewhere");
+    assert_outcome(shown(&*server, &scene.token(&scene.claims())).await, "A", "recovered");
+}
