@@ -11,6 +11,7 @@ pub mod disk;
 pub mod folder;
 pub mod hostile;
 pub mod load;
+pub mod localstack;
 pub mod packages;
 pub mod process;
 pub mod python;

@@ -36,7 +36,7 @@ pub fn python() -> anyhow::Result<PathBuf> {
     Environment { name: "python", variable: PYTHON, module: "spiffe", requirements }.find()
 }
 
-/// As [`python`], with LocalStack.
+/// As [`python`], with LocalStack: the last one that the Python 3.11 of Debian 12 runs.
 ///
 /// # Errors
 /// When it cannot be made; says what is missing.

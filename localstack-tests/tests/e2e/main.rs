@@ -12,6 +12,7 @@ mod evidence;
 mod floods;
 mod hostile;
 mod kill;
+mod localstack;
 mod mistakes;
 mod mutual_tls;
 mod offline;
