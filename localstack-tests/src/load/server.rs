@@ -41,6 +41,14 @@ impl Server {
     /// # Errors
     /// Where it does not start; the end of its log is in the error.
     pub async fn start() -> Result<Self> {
+        Self::start_with("").await
+    }
+
+    /// As [`start`](Self::start), with more `plugins`.
+    ///
+    /// # Errors
+    /// See above.
+    pub async fn start_with(plugins: &str) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let port = free_port()?;
         let path = folder.path().display();
@@ -63,6 +71,7 @@ impl Server {
                 }} }}
                 KeyManager "memory" {{ plugin_data {{}} }}
                 NodeAttestor "join_token" {{ plugin_data {{}} }}
+                {plugins}
             }}"#
         );
         let file = folder.path().join("server.conf");

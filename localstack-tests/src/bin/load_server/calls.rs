@@ -15,7 +15,7 @@ use spire_core::wire::svid::{BatchNewX509svidRequest, NewJwtsvidRequest, NewX509
 use spire_core::wire::types;
 use tonic::transport::Channel;
 
-use crate::world::Agent;
+use spire_localstack_tests::load::Agent;
 
 /// Entries in a call that creates them, and of an agent.
 pub(crate) const BATCH: usize = 100;

@@ -49,7 +49,7 @@ async fn main() -> Result<()> {
     figures.add_memory("resident, empty", world.resident_at_rest().await?);
     let mut agents = Vec::with_capacity(flags.agents);
     for _ in 0..flags.agents {
-        agents.push(world.candidate().await?.attest(&world).await?);
+        agents.push(world.nodes.attest(&world.candidate().await?).await?);
     }
     let calls = Calls::new(world.server.operator.clone(), agents).await?;
     call(&flags, &world, &calls, &mut costs).await?;
@@ -75,7 +75,7 @@ async fn attest(flags: &Flags, costs: &mut Table) -> Result<()> {
     }
     let mut meter = Meter { process: &world.server.process, costs, parallel: flags.parallel };
     let what = "attestation by join token, new connection";
-    let attest = async |number: usize| candidates[number].attest(&world).await.map(drop);
+    let attest = async |number: usize| world.nodes.attest(&candidates[number]).await.map(drop);
     meter.measure(what, flags.attestations, attest).await?;
     world.server.process.stop().await
 }
