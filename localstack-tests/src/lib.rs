@@ -6,6 +6,7 @@
 
 pub mod agent;
 pub mod binaries;
+pub mod cloud;
 pub mod command;
 pub mod disk;
 pub mod folder;

@@ -1,12 +1,15 @@
 //! `cargo demo`: a server, an agent and a workload from nothing to verified identities, by the
-//! commands of SPIRE and with times. `cargo demo -- --keep` leaves the programs running until
-//! Ctrl-C.
+//! commands of SPIRE and with times. The node is an instance of a small cloud on this machine:
+//! `--cloud aws` (the default), `gcp` or `azure`; `--cloud none` has it join by a token. `--keep`
+//! leaves the programs running until Ctrl-C.
 
 use std::path::Path;
 use std::time::Instant;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
+use clap::Parser;
 use spire_localstack_tests::binaries::Binaries;
+use spire_localstack_tests::cloud::{Cloud, Provider};
 use spire_localstack_tests::server::TRUST_DOMAIN;
 use spire_localstack_tests::user::User;
 use spire_localstack_tests::{Agent, AgentFile, Folder, Server, ServerFile, command, packages};
@@ -15,13 +18,22 @@ use tokio::signal::unix::{SignalKind, signal};
 /// Whom the demo's JWT-SVID is for.
 const AUDIENCE: &str = "demo-audience";
 
+/// Shows a server, an agent and a workload, from nothing to verified identities.
+#[derive(Parser)]
+#[command(name = "cargo demo --")]
+struct Flags {
+    /// Leave the programs running until Ctrl-C.
+    #[arg(long)]
+    keep: bool,
+    /// Where the node is: aws, gcp or azure; none for a join token.
+    #[arg(long, default_value = "aws")]
+    cloud: String,
+}
+
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let keep = match std::env::args().skip(1).collect::<Vec<_>>().as_slice() {
-        [] => false,
-        [flag] if flag == "--keep" => true,
-        _ => bail!("usage: cargo demo [-- --keep]"),
-    };
+    let Flags { keep, cloud } = Flags::parse();
+    let provider = if cloud == "none" { None } else { Some(cloud.parse()?) };
     Binaries::find()?;
     let [mut interrupt, mut terminate, mut hang_up] = [
         signal(SignalKind::interrupt())?,
@@ -30,7 +42,7 @@ async fn main() -> anyhow::Result<()> {
     ];
     // Whatever the demo has started and written ends with its future.
     tokio::select! {
-        ended = demo(keep) => return ended,
+        ended = demo(keep, provider) => return ended,
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
         _ = hang_up.recv() => {}
@@ -39,7 +51,7 @@ async fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn demo(keep: bool) -> anyhow::Result<()> {
+async fn demo(keep: bool, provider: Option<Provider>) -> anyhow::Result<()> {
     let folder = Folder::new()?;
     println!("\nA trust domain in {}\n", folder.path().display());
     let timeline = Timeline(Instant::now());
@@ -48,15 +60,39 @@ async fn demo(keep: bool) -> anyhow::Result<()> {
         (format!("spiffe://{TRUST_DOMAIN}/host"), format!("spiffe://{TRUST_DOMAIN}/demo"));
     let selector = format!("unix:uid:{}", user.uid);
 
-    let mut server = Server::start(&folder, &ServerFile::default()).await?;
+    let cloud = match provider {
+        Some(provider) => Some(Cloud::start(provider, &folder).await?),
+        None => None,
+    };
+    let plugins = cloud.as_ref().map(|cloud| {
+        timeline.says("cloud started", &cloud.title);
+        cloud.of_server.clone()
+    });
+    let file = ServerFile { plugins: plugins.unwrap_or_default(), ..ServerFile::default() };
+    let mut server = Server::start(&folder, &file).await?;
     timeline.says("server started", "spire-server run: SQLite, a CA that it signed itself");
-    let token = server.join_token_for(&host).await?;
-    timeline.says("token made", &format!("spire-server token generate -spiffeID {host}"));
+    let token = match &cloud {
+        Some(cloud) => {
+            let alias = ["entry", "create", "-node", "-spiffeID", &host];
+            server.command(&[&alias[..], &["-selector", cloud.selector]].concat()).await?;
+            let how = format!("spire-server entry create -node: {host}, {}", cloud.selector);
+            timeline.says("nodes named", &how);
+            String::new()
+        }
+        None => {
+            let token = server.join_token_for(&host).await?;
+            timeline.says("token made", &format!("spire-server token generate -spiffeID {host}"));
+            token
+        }
+    };
     let create = ["entry", "create", "-parentID", &host, "-spiffeID", &workload];
     server.command(&[&create[..], &["-selector", &selector]].concat()).await?;
     timeline.says("entry created", &format!("spire-server entry create: {workload}, {selector}"));
-    let mut agent = Agent::start(&folder, &server, &token, &AgentFile::default()).await?;
-    timeline.says("node attested", "spire-agent run -joinToken: it serves workloads");
+    let node_attestor = cloud.as_ref().map(|cloud| cloud.of_agent.clone());
+    let file = AgentFile { node_attestor, ..AgentFile::default() };
+    let mut agent = Agent::start(&folder, &server, &token, &file).await?;
+    let run = if cloud.is_some() { "spire-agent run" } else { "spire-agent run -joinToken" };
+    timeline.says("node attested", &format!("{run}: it serves workloads"));
 
     let file = |name: &str| folder.join(name).display().to_string();
     let fetch = ["api", "fetch", "x509", "-write", &folder.path().display().to_string()];
@@ -86,7 +122,7 @@ async fn demo(keep: bool) -> anyhow::Result<()> {
     server.process().stop().await?;
     drop(folder);
     timeline.says("cleaned up", "no process and no file is left");
-    println!("\nTo look around: cargo demo -- --keep");
+    println!("\nTo look around: cargo demo -- --keep; other clouds: cargo demo -- --cloud gcp");
     Ok(())
 }
 
