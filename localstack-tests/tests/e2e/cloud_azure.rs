@@ -106,8 +106,8 @@ async fn story(folder: &Folder, azure: &Azure, attestor: &Attestor) {
     assert!(format!("{second:#}").contains(used), "{second:#}");
     let line = server.process().logged("Node refused").await.unwrap();
     assert!(line.contains(&id) && line.contains("first use"), "{line}");
-    agent.process().stop().await.unwrap();
     server.command(&["agent", "evict", "-spiffeID", &id]).await.unwrap();
+    assert!(!agent.process().ended().await.unwrap().success());
     agent.start_again().await.unwrap();
     assert!(agent.process().log().contains("Node attestation was successful"));
     gets_its_svid(&agent).await;
