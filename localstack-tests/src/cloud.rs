@@ -158,5 +158,7 @@ async fn azure(folder: &Folder) -> anyhow::Result<Cloud> {
 }
 
 fn attestor(name: &str, settings: &str) -> String {
-    format!("NodeAttestor {name:?} {{\n        plugin_data {{\n            {settings}\n        }}\n    }}")
+    format!(
+        "NodeAttestor {name:?} {{\n        plugin_data {{\n            {settings}\n        }}\n    }}"
+    )
 }

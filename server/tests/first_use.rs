@@ -5,15 +5,19 @@
 
 mod harness;
 
+use std::time::Duration;
+
 use futures::future::join_all;
 use harness::{TestAgent, TestServer};
 use http::StatusCode;
+use spire_core::id::SpiffeId;
 use spire_core::wire::agent::{
     BanAgentRequest, CountAgentsRequest, DeleteAgentRequest, ListAgentsRequest,
 };
 use spire_core::wire::types::Spiffeid;
 use spire_fakes::gcp::{AUDIENCE, Google, Vm};
 use spire_fakes::http::Trouble;
+use spire_server::store::{Settings, Store};
 use tonic::Code;
 
 const USED: &str = "attestation data has already been used to attest an agent";
@@ -91,6 +95,16 @@ async fn x01_x02_empty_evidence_and_attestors_that_are_not_configured() {
 }
 
 #[tokio::test]
+async fn x04_evidence_above_the_limit_of_a_message() {
+    let world = World::new("").await;
+    let huge = "a".repeat(5 << 20);
+    assert_refused(world.attest(&huge).await, Code::ResourceExhausted, "");
+    let (token, _) = world.launch(1);
+    world.attest(&token).await.unwrap();
+    world.stop().await;
+}
+
+#[tokio::test]
 async fn x05_the_same_evidence_from_a_second_host() {
     let world = World::new("").await;
     let (token, path) = world.launch(1);
@@ -133,6 +147,35 @@ async fn x07_x08_banned_agents_stay_away_and_evicted_ones_come_back_once() {
     world.stop().await;
 }
 
+/// The pruning is that of another server on the same database.
+#[tokio::test]
+async fn x09_pruning_lets_the_evidence_count_again_only_where_it_takes_such_agents() {
+    let world = World::new("").await;
+    let (token, path) = world.launch(1);
+    world.attest(&token).await.unwrap();
+    let database = world.server.socket.with_file_name("datastore.sqlite3");
+    let settings = Settings::new("sqlite3", database.to_str().unwrap()).unwrap();
+    let other = Store::open(&settings).await.unwrap();
+    world.server.clock.advance(jiff::SignedDuration::from_hours(2));
+    let now = world.server.clock.now();
+
+    assert!(other.prune_expired_nodes(now, false, 10).await.unwrap().is_empty());
+    let (later, _) = world.launch(1);
+    assert_refused(world.attest(&later).await, Code::PermissionDenied, USED);
+
+    let gone = other.prune_expired_nodes(now, true, 10).await.unwrap();
+    assert_eq!(gone.iter().map(SpiffeId::path).collect::<Vec<_>>(), [path]);
+    let admitted = async {
+        while let Err(refused) = world.attest(&later).await {
+            assert_refused(Err(refused), Code::PermissionDenied, USED);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), admitted).await.unwrap();
+    other.close().await;
+    world.stop().await;
+}
+
 #[tokio::test]
 async fn x10_a_path_that_does_not_tell_nodes_apart() {
     let world = World::new("agent_path_template = \"/gcp_iit/{{ .ProjectID }}\"").await;
@@ -166,7 +209,7 @@ async fn x15_a_node_that_leaves_during_the_clouds_answer_is_not_recorded() {
     compute.fail_next(1, Trouble::Hang);
     let leaves = async {
         while compute.count() == 0 {
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
     tokio::select! {
