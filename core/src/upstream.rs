@@ -1,10 +1,12 @@
 //! The contract of upstream authorities: who signs our intermediate, or publishes our keys above.
+//!
+//! An upstream authority runs nothing of its own: the server asks it, for a signature when one is
+//! due, and for what it trusts again and again.
 
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use tokio::sync::watch;
 
 use crate::bundle::{JwtAuthority, X509Authority};
 
@@ -12,8 +14,7 @@ use crate::bundle::{JwtAuthority, X509Authority};
 #[async_trait]
 pub trait UpstreamAuthority: Send + Sync {
     /// Has a CA certificate signed for the request in `csr` (PKCS#10 DER), which should live for
-    /// `ttl`. What comes back has been checked: it chains to the roots that come with it and
-    /// carries the key of the request.
+    /// `ttl`. The server checks what comes back before it uses it.
     ///
     /// # Errors
     /// [`UpstreamError`]; the authority in use goes on.
@@ -26,9 +27,17 @@ pub trait UpstreamAuthority: Send + Sync {
     async fn publish_jwt_key(&self, key: &JwtAuthority)
     -> Result<Vec<JwtAuthority>, UpstreamError>;
 
-    /// What the upstream trusts, whenever it changes; `None` where this upstream cannot tell
-    /// before the next mint.
-    fn bundle_updates(&self) -> Option<watch::Receiver<UpstreamBundle>>;
+    /// What the upstream trusts now, whole: a root that will sign the next authority is here as
+    /// soon as the upstream tells of it, one that it no longer trusts is missing. A call that
+    /// began before a mint or a publication ended may answer with what was true before it.
+    ///
+    /// # Errors
+    /// `Unsupported` where this upstream cannot tell before the next mint: it need not be asked
+    /// again. With any other error the last answer stands.
+    async fn bundle(&self) -> Result<UpstreamBundle, UpstreamError>;
+
+    /// How long to wait between two questions for the [bundle](Self::bundle).
+    fn bundle_period(&self) -> Duration;
 }
 
 /// A signed CA certificate with what leads from it to the roots.
@@ -43,7 +52,7 @@ pub struct Minted {
 /// What an upstream trusts at some moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct UpstreamBundle {
-    /// Its roots.
+    /// Its roots; what a tainted one signed is to be replaced at once.
     pub roots: Vec<X509Authority>,
     /// Its keys for JWT-SVIDs, where it keeps them.
     pub jwt_keys: Option<Vec<JwtAuthority>>,

@@ -19,7 +19,6 @@ use spire_core::id::TrustDomain;
 use spire_core::keys::{LocalKey, SigningKey};
 use spire_core::svid::x509::{CaTemplate, CertificateRequest, IssueError, Issuer};
 use spire_core::upstream::{Minted, UpstreamAuthority, UpstreamBundle, UpstreamError};
-use tokio::sync::watch;
 use zeroize::Zeroizing;
 
 use crate::certificate;
@@ -31,6 +30,9 @@ pub const PLUGIN: Plugin<dyn UpstreamAuthority> =
 
 /// Lifetime of what is signed for a caller that names none.
 const DEFAULT_TTL: Duration = Duration::from_secs(3600);
+
+/// How often it is looked whether the files changed.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// Largest file that is read, in bytes.
 const MAX_FILE_BYTES: u64 = 1 << 20;
@@ -136,8 +138,13 @@ impl UpstreamAuthority for Disk {
         Err(UpstreamError::Unsupported)
     }
 
-    fn bundle_updates(&self) -> Option<watch::Receiver<UpstreamBundle>> {
-        None
+    async fn bundle(&self) -> Result<UpstreamBundle, UpstreamError> {
+        let loaded = self.current(self.clock.now()).await?;
+        Ok(UpstreamBundle { roots: loaded.roots.clone(), jwt_keys: None })
+    }
+
+    fn bundle_period(&self) -> Duration {
+        LOOK
     }
 }
 

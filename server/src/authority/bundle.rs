@@ -6,9 +6,10 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use spire_core::bundle::{Bundle, JwtAuthority, X509Authority};
 use spire_core::id::TrustDomain;
-use spire_core::upstream::UpstreamBundle;
+use spire_core::limits::REMOTE_CALL;
+use spire_core::upstream::{UpstreamAuthority, UpstreamBundle, UpstreamError};
 use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use crate::store::{Store, StoreError};
 
@@ -106,24 +107,26 @@ impl TrustBundle {
         }
     }
 
-    /// Adds what the upstream trusts whenever that changes. Roots that it no longer names stay
-    /// until they end: chains that lead to them are still out.
-    pub(super) async fn follow(&self, mut upstream: watch::Receiver<UpstreamBundle>) {
+    /// Asks the upstream again and again what it trusts, and adds it. Roots that it no longer names
+    /// stay until they end: chains that lead to them are still out.
+    pub(super) async fn follow(&self, upstream: &dyn UpstreamAuthority) {
+        let mut last = UpstreamBundle::default();
         loop {
-            let UpstreamBundle { roots, jwt_keys } = upstream.borrow_and_update().clone();
-            while let Err(error) =
-                self.append(roots.clone(), jwt_keys.clone().unwrap_or_default()).await
-            {
-                tracing::error!(
-                    subsystem_name = "ca_manager",
-                    %error,
-                    "Unable to take over the bundle of the upstream authority"
-                );
-                sleep(RETRY).await;
+            let asked = timeout(REMOTE_CALL, upstream.bundle()).await;
+            let late = || UpstreamError::Unavailable("it did not answer in time".to_owned());
+            match asked.unwrap_or_else(|_| Err(late())) {
+                Ok(bundle) if bundle == last => {}
+                Ok(bundle) => {
+                    let jwt_keys = bundle.jwt_keys.clone().unwrap_or_default();
+                    match self.append(bundle.roots.clone(), jwt_keys).await {
+                        Ok(()) => last = bundle,
+                        Err(error) => not_followed(&error),
+                    }
+                }
+                Err(UpstreamError::Unsupported) => return,
+                Err(error) => not_followed(&error),
             }
-            if upstream.changed().await.is_err() {
-                return;
-            }
+            sleep(upstream.bundle_period()).await;
         }
     }
 
@@ -137,6 +140,14 @@ impl TrustBundle {
             newer
         });
     }
+}
+
+fn not_followed(error: &dyn std::error::Error) {
+    tracing::error!(
+        subsystem_name = "ca_manager",
+        %error,
+        "Unable to take over the bundle of the upstream authority"
+    );
 }
 
 /// Removes what ended before `ended_before`; returns whether anything did. Neither list is ever

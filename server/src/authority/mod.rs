@@ -227,10 +227,10 @@ impl Authority {
         tasks.spawn(async move {
             stop.run_until_cancelled(kept.keep_server_svid()).await;
         });
-        if let Some(updates) = authority.upstream.as_ref().and_then(|it| it.bundle_updates()) {
+        if let Some(upstream) = authority.upstream.clone() {
             let (kept, stop) = (authority.clone(), tasks.stop_token());
             tasks.spawn(async move {
-                stop.run_until_cancelled(kept.bundle.follow(updates)).await;
+                stop.run_until_cancelled(kept.bundle.follow(&*upstream)).await;
             });
         }
         Ok(authority)

@@ -166,7 +166,8 @@ async fn what_it_trusts_besides_comes_into_the_bundle() {
     let first = upstream.root();
     upstream.replace_root(CA_TTL).await;
     let second = X509Authority { certificate: upstream.root(), tainted: false };
-    upstream.bundle.send_replace(UpstreamBundle { roots: vec![second.clone()], jwt_keys: None });
+    *upstream.bundle.lock().unwrap() =
+        UpstreamBundle { roots: vec![second.clone()], jwt_keys: None };
     let mut bundle = authority.bundle();
     let seen = bundle.wait_for(|bundle| bundle.x509_authorities.contains(&second));
     let seen = tokio::time::timeout(Duration::from_secs(30), seen).await.unwrap().unwrap();

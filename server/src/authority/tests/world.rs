@@ -155,7 +155,8 @@ pub(super) struct FakeUpstream {
     pub(super) mints: AtomicUsize,
     /// The keys that were published, where this upstream takes any.
     pub(super) jwt_keys: Option<Mutex<Vec<JwtAuthority>>>,
-    pub(super) bundle: watch::Sender<UpstreamBundle>,
+    /// What it trusts.
+    pub(super) bundle: Mutex<UpstreamBundle>,
 }
 
 impl FakeUpstream {
@@ -167,7 +168,7 @@ impl FakeUpstream {
             away: AtomicBool::new(false),
             mints: AtomicUsize::new(0),
             jwt_keys: None,
-            bundle: watch::Sender::default(),
+            bundle: Mutex::default(),
         }
     }
 
@@ -224,8 +225,15 @@ impl UpstreamAuthority for FakeUpstream {
         Ok(keys.clone())
     }
 
-    fn bundle_updates(&self) -> Option<watch::Receiver<UpstreamBundle>> {
-        Some(self.bundle.subscribe())
+    async fn bundle(&self) -> Result<UpstreamBundle, UpstreamError> {
+        if self.away.load(Ordering::Relaxed) {
+            return Err(UpstreamError::Unavailable("gone fishing".to_owned()));
+        }
+        Ok(self.bundle.lock().unwrap().clone())
+    }
+
+    fn bundle_period(&self) -> Duration {
+        Duration::from_millis(10)
     }
 }
 
