@@ -197,9 +197,11 @@ fn stated_counts(text: &str) -> Counts {
 fn described() -> BTreeSet<String> {
     let pool = DescriptorPool::decode(spire_core::wire::DESCRIPTORS).unwrap();
     let mut lines = BTreeSet::new();
-    // The standard health protocol and the well-known types have tables of their own elsewhere.
-    let is_ours =
-        |package: &str| !package.starts_with("google.") && !package.starts_with("grpc.health.");
+    // The standard health protocol and the well-known types have tables of their own elsewhere, and
+    // `spire.cloud` is what comes on top.
+    let is_ours = |package: &str| {
+        !["google.", "grpc.health.", "spire.cloud."].iter().any(|other| package.starts_with(other))
+    };
     for service in pool.services().filter(|service| is_ours(service.package_name())) {
         describe_service(&service, &mut lines);
     }

@@ -20,23 +20,14 @@ const WAITING: &[(&str, &str)] = &[
     ("spire-server", "federation refresh"),
     ("spire-server", "federation show"),
     ("spire-server", "federation update"),
-    ("spire-server", "localauthority jwt activate"),
-    ("spire-server", "localauthority jwt prepare"),
-    ("spire-server", "localauthority jwt revoke"),
-    ("spire-server", "localauthority jwt show"),
-    ("spire-server", "localauthority jwt taint"),
-    ("spire-server", "localauthority x509 activate"),
-    ("spire-server", "localauthority x509 prepare"),
-    ("spire-server", "localauthority x509 revoke"),
-    ("spire-server", "localauthority x509 show"),
-    ("spire-server", "localauthority x509 taint"),
-    ("spire-server", "upstreamauthority revoke"),
-    ("spire-server", "upstreamauthority taint"),
 ];
 
 /// Commands that SPIRE does not have.
-const OURS: &[(&str, &str)] =
-    &[("spire-agent", "evidence collect"), ("spire-server", "evidence verify")];
+const OURS: &[(&str, &str)] = &[
+    ("spire-agent", "evidence collect"),
+    ("spire-server", "authority show"),
+    ("spire-server", "evidence verify"),
+];
 
 /// Commands that the table has under another name: `api fetch` alone is `api fetch x509`.
 const SAME_AS: &[(&str, &str, &str)] = &[("spire-agent", "api fetch", "api fetch x509")];

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use spire_core::bundle::Bundle;
 use spire_core::clock::Clock;
 use spire_core::id::SpiffeId;
-use spire_core::svid::x509::agent_request;
+use spire_core::svid::x509::{agent_request, leads_to};
 use spire_core::tls;
 use tokio::sync::watch;
 
@@ -14,7 +14,6 @@ use super::due::{half_of_certificate, jitter};
 use crate::attestation::{AttestationError, NodeAttestation};
 use crate::client::Server;
 use crate::identity::AgentIdentity;
-use crate::sync::leads_to;
 
 /// The SVID that this agent presents to its server. It has one owner, who replaces it in time.
 pub struct OwnSvid {

@@ -16,7 +16,6 @@ use tokio::sync::watch;
 use crate::cache::{Authorized, Cache, Changes, JwtSvids};
 use crate::client::{RpcError, Server};
 pub use entries::EntrySource;
-pub(crate) use taint::leads_to;
 
 /// How many bundles are asked for at a time.
 const PARALLEL_BUNDLES: usize = 10;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 use spire_core::bundle::Bundle;
-use spire_core::svid::x509::{VerifyError, verify};
+use spire_core::svid::x509::leads_to;
 use x509_cert::Certificate;
 use x509_cert::der::Decode;
 use x509_cert::ext::pkix::SubjectKeyIdentifier;
@@ -30,11 +30,6 @@ pub(super) fn replace_x509_svids(
     let count = cache.taint(|held| leads_to(&held.svid.chain, &tainted, now));
     tracing::info!(count, "Scheduled rotation for SVID entries due to tainted X.509 authorities");
     Some(tainted)
-}
-
-/// Whether a chain leads to one of the roots of `bundle`, expired or not.
-pub(crate) fn leads_to(chain: &[bytes::Bytes], bundle: &Bundle, now: Timestamp) -> bool {
-    matches!(verify(chain, bundle, now), Ok(_) | Err(VerifyError::Expired))
 }
 
 /// Lets go of the JWT-SVIDs that a newly tainted key signed.

@@ -89,6 +89,11 @@ impl X509Authority {
             .map_err(|error| BundleError(format!("certificate is malformed: {error}")))
     }
 
+    /// Whether `id` is its id as an authority; a certificate that cannot be read has none.
+    pub fn has_id(&self, id: &str) -> bool {
+        self.authority_id().is_ok_and(|own| own == id)
+    }
+
     /// When its certificate begins and ceases to be valid.
     ///
     /// # Errors

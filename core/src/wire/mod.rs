@@ -25,6 +25,7 @@ pub use generated::spire::api::server::{
     trustdomain::v1 as trust_domain,
 };
 pub use generated::spire::api::types;
+pub use generated::spire::cloud::server::v1 as cloud_server;
 pub use generated::spire::{hostservice, plugin, service};
 
 /// Descriptors of every file below `core/proto` and what they import, as an encoded

@@ -184,6 +184,7 @@ pub(super) fn log_access(call: &Call, fields: &Fields, outcome: &Outcome<'_>) {
         refresh_hint sequence_number x509_authorities_asn1_sha256 jwt_authority_key_id mode
         by_id by_parent_id by_spiffe_id by_selectors by_selector_match by_federates_with by_hint
         by_downstream by_attestation_type by_banned by_can_reattest by_expires_before new_level
+        local_authority_id subject_key_id
     );
 }
 

@@ -2,6 +2,7 @@
 
 pub mod agent;
 pub mod audit;
+pub mod authorities;
 pub mod bundle;
 pub mod call;
 pub mod debug;
@@ -9,6 +10,7 @@ pub mod entry;
 pub mod gate;
 mod health;
 mod listing;
+pub mod local_authority;
 pub mod logger;
 pub mod status;
 pub mod svid;
@@ -30,11 +32,13 @@ use crate::rate_limit::RateLimits;
 use crate::registry::Registry;
 use crate::store::Store;
 use agent::AgentService;
+use authorities::AuthoritiesService;
 use bundle::BundleService;
 use debug::DebugService;
 use entry::EntryService;
 use gate::Gate;
 use health::StoredBundle;
+use local_authority::LocalAuthorityService;
 use logger::LoggerService;
 use svid::SvidService;
 
@@ -82,7 +86,7 @@ pub fn services(parts: Parts) -> Gate<Router> {
         trust_domain: trust_domain.clone(),
         store: store.clone(),
         registry: registry.clone(),
-        clock,
+        clock: clock.clone(),
     };
     let svids = SvidService {
         trust_domain: trust_domain.clone(),
@@ -98,6 +102,8 @@ pub fn services(parts: Parts) -> Gate<Router> {
     };
     let stored = StoredBundle { trust_domain, store: store.clone() };
     let health = HealthService { check: Arc::new(stored), stop: parts.stop };
+    let local = LocalAuthorityService { authority: authority.clone() };
+    let tree = AuthoritiesService { store: store.clone(), authority: authority.clone(), clock };
     let debug = DebugService { registry, store, authority, started: parts.started };
     let logger = LoggerService { log: parts.log };
     let router = Router::default()
@@ -105,6 +111,11 @@ pub fn services(parts: Parts) -> Gate<Router> {
         .with(server!(wire::entry::entry_server::EntryServer<_>, entries))
         .with(server!(wire::svid::svid_server::SvidServer<_>, svids))
         .with(server!(wire::bundle::bundle_server::BundleServer<_>, bundles))
+        .with(server!(
+            wire::local_authority::local_authority_server::LocalAuthorityServer<_>,
+            local
+        ))
+        .with(server!(wire::cloud_server::authorities_server::AuthoritiesServer<_>, tree))
         .with(server!(wire::debug::debug_server::DebugServer<_>, debug))
         .with(server!(wire::logger::logger_server::LoggerServer<_>, logger))
         .with(server!(wire::health::health_server::HealthServer<_>, health));

@@ -95,7 +95,10 @@ impl From<RotationError> for Status {
     fn from(error: RotationError) -> Self {
         let sentence = error.to_string();
         match error {
-            RotationError::UnexpectedId => Self::invalid_argument(sentence),
+            RotationError::UnexpectedId | RotationError::Unfit(_) => {
+                Self::invalid_argument(sentence)
+            }
+            RotationError::OtherSort(_) => Self::failed_precondition(sentence),
             RotationError::Stopping => Self::unavailable(sentence),
             RotationError::Store(error) => error.into(),
             _ => Self::internal(sentence),

@@ -6,12 +6,11 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use spire_core::bundle::{Bundle, JwtAuthority, X509Authority};
 use spire_core::id::TrustDomain;
-use spire_core::limits::REMOTE_CALL;
-use spire_core::upstream::{UpstreamAuthority, UpstreamBundle, UpstreamError};
 use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep};
 
-use crate::store::{Store, StoreError};
+use super::follow;
+use crate::store::{EditRefused, Store, StoreError};
 
 /// How often the stored bundle is read although nobody said that it changed.
 const REFRESH: Duration = Duration::from_secs(5);
@@ -70,17 +69,53 @@ impl TrustBundle {
         Ok(())
     }
 
+    /// Adds keys that are not there yet. Tainted ones only taint those that are.
+    pub(super) async fn add_keys(&self, keys: Vec<JwtAuthority>) -> Result<(), StoreError> {
+        let (tainted, keys): (Vec<_>, Vec<_>) = keys.into_iter().partition(|key| key.tainted);
+        self.append(Vec::new(), keys).await?;
+        if tainted.is_empty() {
+            return Ok(());
+        }
+        self.edit(move |bundle| {
+            follow::taint_keys(bundle, &tainted);
+            Ok(())
+        })
+        .await
+    }
+
+    /// Changes what is stored. When this returns the change is told.
+    pub(super) async fn edit<F>(&self, change: F) -> Result<(), StoreError>
+    where
+        F: Fn(&mut Bundle) -> Result<(), EditRefused> + Send + Sync + 'static,
+    {
+        self.tell(self.store.edit_bundle(self.trust_domain.clone(), change).await?);
+        Ok(())
+    }
+
+    /// Whether the root with this id is tainted.
+    pub(super) fn is_tainted(&self, root_id: &str) -> bool {
+        let bundle = self.told.borrow();
+        bundle.x509_authorities.iter().any(|root| root.tainted && root.has_id(root_id))
+    }
+
+    /// The roots that are tainted.
+    pub(super) fn tainted(&self) -> Bundle {
+        let bundle = self.told.borrow();
+        let roots = bundle.x509_authorities.iter().filter(|root| root.tainted).cloned();
+        let x509_authorities = roots.collect();
+        Bundle { x509_authorities, ..Bundle::empty(self.trust_domain.clone()) }
+    }
+
     /// Removes what ended more than a day before `now`.
     pub(super) async fn prune(&self, now: Timestamp) -> Result<(), StoreError> {
         if !prune(&mut Bundle::clone(&self.current()), now - GRACE) {
             return Ok(());
         }
-        let edit = move |bundle: &mut Bundle| {
+        self.edit(move |bundle| {
             prune(bundle, now - GRACE);
             Ok(())
-        };
-        self.tell(self.store.edit_bundle(self.trust_domain.clone(), edit).await?);
-        Ok(())
+        })
+        .await
     }
 
     /// Follows what other servers and callers do to the stored bundle, and prunes it.
@@ -107,29 +142,6 @@ impl TrustBundle {
         }
     }
 
-    /// Asks the upstream again and again what it trusts, and adds it. Roots that it no longer names
-    /// stay until they end: chains that lead to them are still out.
-    pub(super) async fn follow(&self, upstream: &dyn UpstreamAuthority) {
-        let mut last = UpstreamBundle::default();
-        loop {
-            let asked = timeout(REMOTE_CALL, upstream.bundle()).await;
-            let late = || UpstreamError::Unavailable("it did not answer in time".to_owned());
-            match asked.unwrap_or_else(|_| Err(late())) {
-                Ok(bundle) if bundle == last => {}
-                Ok(bundle) => {
-                    let jwt_keys = bundle.jwt_keys.clone().unwrap_or_default();
-                    match self.append(bundle.roots.clone(), jwt_keys).await {
-                        Ok(()) => last = bundle,
-                        Err(error) => not_followed(&error),
-                    }
-                }
-                Err(UpstreamError::Unsupported) => return,
-                Err(error) => not_followed(&error),
-            }
-            sleep(upstream.bundle_period()).await;
-        }
-    }
-
     /// Tells a state of the bundle unless a later one was told already.
     fn tell(&self, bundle: Bundle) {
         self.told.send_if_modified(|told| {
@@ -140,14 +152,6 @@ impl TrustBundle {
             newer
         });
     }
-}
-
-fn not_followed(error: &dyn std::error::Error) {
-    tracing::error!(
-        subsystem_name = "ca_manager",
-        %error,
-        "Unable to take over the bundle of the upstream authority"
-    );
 }
 
 /// Removes what ended before `ended_before`; returns whether anything did. Neither list is ever
@@ -163,7 +167,7 @@ fn prune(bundle: &mut Bundle, ended_before: Timestamp) -> bool {
 }
 
 /// Keeps what `stays`, or everything where nothing would be left. Returns whether any went.
-fn retain_some<T>(items: &mut Vec<T>, stays: impl Fn(&T) -> bool) -> bool {
+pub(super) fn retain_some<T>(items: &mut Vec<T>, stays: impl Fn(&T) -> bool) -> bool {
     let before = items.len();
     if items.iter().any(&stays) {
         items.retain(stays);

@@ -131,7 +131,9 @@ impl Authority {
     }
 
     /// A CA certificate for a server below this one, followed by what leads from it to a root.
-    /// Only the key of the request counts. `None` and zero mean `ca_ttl`.
+    /// Only the key of the request counts. `None` and zero mean `ca_ttl`; the life of the authority
+    /// that signs caps it. Where the active one has not that long to live, the prepared one signs as
+    /// soon as it is known everywhere: what is signed here is to last while this server rotates.
     ///
     /// # Errors
     /// [`IssueError`].
@@ -141,12 +143,13 @@ impl Authority {
         ttl: Option<Duration>,
     ) -> Result<Vec<Bytes>, IssueError> {
         let now = self.clock.now();
-        let ca = self.active_x509(now)?;
+        let ttl = or_default(ttl, self.settings.ca_ttl);
+        let ca = self.downstream_x509(now, ttl)?;
         let template = CaTemplate {
             trust_domain: &self.settings.trust_domain,
             public_key: &request.public_key,
             subject: &ca.issuer.downstream_subject(),
-            ttl: or_default(ttl, self.settings.ca_ttl),
+            ttl,
         };
         Ok(ca.issuer.sign_ca(&template, now).await?)
     }
@@ -201,6 +204,21 @@ impl Authority {
     ) -> Result<X509Svid, IssueError> {
         let now = self.clock.now();
         Ok(self.active_x509(now)?.issuer.sign_leaf(template, now).await?)
+    }
+
+    /// The CA that signs servers below this one for `ttl`.
+    fn downstream_x509(&self, now: Timestamp, ttl: Duration) -> Result<Arc<X509Ca>, IssueError> {
+        let active = self.active_x509(now)?;
+        let end = active.lifetime().not_after;
+        if after(now, ttl) <= end {
+            return Ok(active);
+        }
+        let next = self.next_x509.load_full().filter(|next| {
+            next.lifetime().not_after > end
+                && now >= next.distributed_below_at()
+                && !self.bundle.is_tainted(next.root_id())
+        });
+        Ok(next.unwrap_or(active))
     }
 
     /// The CA that signs. One that has ended would sign nothing that holds.

@@ -100,11 +100,7 @@ impl Slotted for JwtKey {
     }
 
     fn state(&self) -> AuthorityState {
-        AuthorityState {
-            authority_id: self.id.clone(),
-            expires_at: self.lifetime.not_after,
-            upstream_authority_id: None,
-        }
+        self.lifetime.state(self.id.clone(), Vec::new(), None)
     }
 }
 

@@ -5,9 +5,11 @@
 //! sign anything.
 
 mod bundle;
+mod follow;
 mod issue;
 mod journal;
 mod jwt_key;
+mod orders;
 mod restore;
 mod rotation;
 mod server_svid;
@@ -19,6 +21,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use bytes::Bytes;
 use jiff::Timestamp;
 use spire_core::bundle::{Bundle, JwtAuthority};
 use spire_core::clock::Clock;
@@ -28,13 +31,14 @@ use spire_core::svid::x509::{self, CertificateError, Subject};
 use spire_core::tasks::Tasks;
 use spire_core::tls::{Identity, IdentityState};
 use spire_core::upstream::{UpstreamAuthority, UpstreamError};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
 use crate::store::{Store, StoreError};
 use bundle::TrustBundle;
 use jwt_key::JwtKey;
-use rotation::{Command, Order, Rotation};
+use orders::Order;
+use rotation::Rotation;
 use x509_ca::X509Ca;
 
 pub use issue::{IssueError, JwtRequest, JwtSvid};
@@ -123,8 +127,20 @@ pub enum RotationError {
     #[error("unexpected authority ID")]
     UnexpectedId,
     /// It signed before; what is prepared next has another id.
-    #[error("only Prepared authorities can be activated")]
+    #[error("only Prepared authorities can be activated: unsupported local authority status: OLD")]
     NotPrepared,
+    /// It is none that this may be done to.
+    #[error("{0}")]
+    Unfit(String),
+    /// It is of the other sort: self-signed where an upstream is meant, or the other way round.
+    #[error("{0}")]
+    OtherSort(&'static str),
+    /// It was done before.
+    #[error("{0}")]
+    Done(String),
+    /// What leads to a tainted root is to be replaced, and what was signed instead leads there too.
+    #[error("the upstream authority still signs below the tainted root {0}; it must rotate first")]
+    StillTainted(String),
     /// The server stops.
     #[error("the server is stopping")]
     Stopping,
@@ -161,8 +177,16 @@ pub enum RotationError {
 pub struct AuthorityState {
     /// The subject key identifier in hexadecimal digits, or the `kid`.
     pub authority_id: String,
+    /// When it was made.
+    pub issued_at: Timestamp,
     /// When it ceases to be valid.
     pub expires_at: Timestamp,
+    /// When the next authority is prepared, should this one be active.
+    pub prepares_next_at: Timestamp,
+    /// When the next authority takes over, should this one be active.
+    pub activates_next_at: Timestamp,
+    /// Its certificate (DER) and what leads from it to a root; empty for a key for JWT-SVIDs.
+    pub chain: Vec<Bytes>,
     /// The subject key identifier of the upstream root, for an X.509 authority below one.
     pub upstream_authority_id: Option<String>,
 }
@@ -198,6 +222,8 @@ pub struct Authority {
     /// What signs, read without a lock.
     x509: ArcSwapOption<X509Ca>,
     jwt: ArcSwapOption<JwtKey>,
+    /// What signs X.509-SVIDs next, and servers below this one as soon as it is known.
+    next_x509: ArcSwapOption<X509Ca>,
     x509_states: ArcSwap<SlotStates>,
     jwt_states: ArcSwap<SlotStates>,
     server_svid: watch::Sender<Option<Identity>>,
@@ -230,7 +256,7 @@ impl Authority {
         if let Some(upstream) = authority.upstream.clone() {
             let (kept, stop) = (authority.clone(), tasks.stop_token());
             tasks.spawn(async move {
-                stop.run_until_cancelled(kept.bundle.follow(&*upstream)).await;
+                stop.run_until_cancelled(kept.follow(&*upstream)).await;
             });
         }
         Ok(authority)
@@ -255,6 +281,7 @@ impl Authority {
             bundle,
             x509: ArcSwapOption::empty(),
             jwt: ArcSwapOption::empty(),
+            next_x509: ArcSwapOption::empty(),
             x509_states: ArcSwap::default(),
             jwt_states: ArcSwap::default(),
             server_svid: watch::Sender::new(None),
@@ -290,10 +317,10 @@ impl Authority {
         key: JwtAuthority,
     ) -> Result<Vec<JwtAuthority>, RotationError> {
         let mut keys = self.publish_upstream(&key).await?;
-        if !keys.iter().any(|known| known.key_id == key.key_id) {
-            keys.push(key);
-        }
-        self.bundle.append(Vec::new(), keys).await?;
+        // A tainted one may have been revoked here.
+        keys.retain(|known| !known.tainted && known.key_id != key.key_id);
+        keys.push(key);
+        self.bundle.add_keys(keys).await?;
         Ok(self.bundle.current().jwt_authorities.clone())
     }
 
@@ -328,40 +355,14 @@ impl Authority {
         }
     }
 
-    /// Makes the next authority, whether one is due or not. One that was prepared is replaced.
-    ///
-    /// # Errors
-    /// [`RotationError`].
-    pub async fn prepare(&self, kind: Kind) -> Result<AuthorityState, RotationError> {
-        self.order(Command::Prepare(kind)).await
-    }
-
-    /// Lets the prepared authority sign.
-    ///
-    /// # Errors
-    /// [`RotationError`] where `authority_id` is not the one that is prepared.
-    pub async fn activate(
-        &self,
-        kind: Kind,
-        authority_id: &str,
-    ) -> Result<AuthorityState, RotationError> {
-        self.order(Command::Activate(kind, authority_id.to_owned())).await
-    }
-
-    async fn order(&self, command: Command) -> Result<AuthorityState, RotationError> {
-        let (answer, answered) = oneshot::channel();
-        let sent = self.orders.send((command, answer)).await;
-        sent.map_err(|_| RotationError::Stopping)?;
-        answered.await.unwrap_or(Err(RotationError::Stopping))
-    }
-
-    /// Why the last look for due authorities failed: `rotation_err` of `server.ca.rotator`.
+    /// Why authorities do not turn over although it is time to worry: `rotation_err` of
+    /// `server.ca.rotator`.
     pub fn rotation_failure(&self) -> Option<Arc<String>> {
         self.rotation_failure.load_full()
     }
 
-    fn set_rotation_failure(&self, failure: Option<RotationError>) {
-        self.rotation_failure.store(failure.map(|error| Arc::new(error.to_string())));
+    fn set_rotation_failure(&self, failure: Option<String>) {
+        self.rotation_failure.store(failure.map(Arc::new));
     }
 }
 

@@ -6,14 +6,15 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use prost::Message;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::journal::{self, Journal, Status};
 use super::jwt_key::JwtKey;
+use super::orders::Order;
 use super::slots::{Due, Lifetime, SlotId, Slots, Slotted};
 use super::x509_ca::X509Ca;
-use super::{Authority, AuthorityState, Kind, RotationError, SlotStates, restore, whole_second};
+use super::{Authority, AuthorityState, RotationError, SlotStates, restore, whole_second};
 use crate::store::{CaJournal, CaJournalId};
 
 /// Longest pause before a failed step is tried again.
@@ -23,20 +24,11 @@ const PRUNE: Duration = Duration::from_secs(8 * 3600);
 /// How long a journal stays after its last authority ended.
 const JOURNAL_GRACE: jiff::SignedDuration = jiff::SignedDuration::from_hours(14 * 24);
 
-/// What an operator asks of the task.
-pub(super) enum Command {
-    Prepare(Kind),
-    Activate(Kind, String),
-}
-
-/// A command with the place for its answer.
-pub(super) type Order = (Command, oneshot::Sender<Result<AuthorityState, RotationError>>);
-
 /// The slots of both kinds with what is written about them.
 pub(super) struct Rotation {
-    authority: Arc<Authority>,
-    x509: Slots<X509Ca>,
-    jwt: Slots<JwtKey>,
+    pub(super) authority: Arc<Authority>,
+    pub(super) x509: Slots<X509Ca>,
+    pub(super) jwt: Slots<JwtKey>,
     journal: Journal,
     journal_id: Option<CaJournalId>,
     failures: u32,
@@ -72,9 +64,15 @@ impl Rotation {
         let mut prune = interval(PRUNE);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         prune.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut bundle = self.authority.bundle.subscribe();
         loop {
             tokio::select! {
                 _ = look.tick() => self.look().await,
+                Ok(()) = bundle.changed() => {
+                    if self.tainted_root().is_some() {
+                        self.look().await;
+                    }
+                }
                 _ = prune.tick() => self.prune_journals().await,
                 Some((command, answer)) = orders.recv() => {
                     // Whoever asked may have gone: the step was done all the same.
@@ -95,19 +93,42 @@ impl Rotation {
     }
 
     fn note(&mut self, outcome: Result<(), RotationError>) {
-        if let Err(error) = &outcome {
-            tracing::error!(
+        let Err(error) = outcome else {
+            (self.pause_until, self.failures) = (None, 0);
+            self.authority.set_rotation_failure(None);
+            return;
+        };
+        let now = self.now();
+        self.pause_until = Some(super::after(now, self.pause(now)));
+        self.failures = self.failures.saturating_add(1);
+        let Some(end) = self.alarming_end(now) else {
+            tracing::warn!(
                 subsystem_name = "ca_manager",
                 %error,
                 "Unable to rotate; the authorities in use go on"
             );
-            let now = self.now();
-            self.pause_until = Some(super::after(now, self.pause(now)));
-            self.failures = self.failures.saturating_add(1);
-        } else {
-            (self.pause_until, self.failures) = (None, 0);
-        }
-        self.authority.set_rotation_failure(outcome.err());
+            self.authority.set_rotation_failure(None);
+            return;
+        };
+        tracing::error!(
+            subsystem_name = "ca_manager",
+            %error,
+            expiration = %end,
+            "Unable to rotate, and an authority in use ends soon"
+        );
+        let failure = format!("an authority in use ends at {end}: {error}");
+        self.authority.set_rotation_failure(Some(failure));
+    }
+
+    /// When the next authority ends that should have been replaced, where so much of its life is
+    /// over that somebody has to see to it, or where what it signs is tainted.
+    fn alarming_end(&self, now: Timestamp) -> Option<Timestamp> {
+        let x509 = self.x509.alarming_end(now);
+        let tainted = self.tainted_root().and(self.x509.active());
+        let jwt = Some(()).filter(|()| !self.authority.settings.disable_jwt_svids);
+        let jwt = jwt.and_then(|()| self.jwt.alarming_end(now));
+        let ends = [x509, tainted.map(|ca| ca.lifetime().not_after), jwt];
+        ends.into_iter().flatten().min()
     }
 
     /// Takes the steps that are due, X.509 first. A failure there keeps JWT keys from turning only
@@ -122,6 +143,9 @@ impl Rotation {
     }
 
     async fn turn_x509(&mut self) -> Result<(), RotationError> {
+        if let Some(root) = self.tainted_root() {
+            return self.leave_tainted(root).await;
+        }
         if self.x509.due(self.now()) == Due::Prepare {
             let ca = self.make_x509().await?;
             self.outlives_active(&ca)?;
@@ -131,6 +155,38 @@ impl Rotation {
             self.activate_x509().await?;
         }
         Ok(())
+    }
+
+    /// The tainted root that the authority in use leads to. Below a local root nothing needs to be
+    /// done: an authority is tainted after it was replaced.
+    fn tainted_root(&self) -> Option<String> {
+        let root = self.x509.active()?.upstream_authority_id.as_deref()?;
+        self.authority.bundle.is_tainted(root).then(|| root.to_owned())
+    }
+
+    /// Puts an authority below another root in the place of the one in use, as soon as whoever
+    /// checks SVIDs knows that root.
+    async fn leave_tainted(&mut self, root: String) -> Result<(), RotationError> {
+        let now = self.now();
+        let is_free = |ca: &Arc<X509Ca>| {
+            !ca.lifetime().has_ended(now) && !self.authority.bundle.is_tainted(ca.root_id())
+        };
+        if !self.x509.prepared().is_some_and(is_free) {
+            tracing::info!(
+                subsystem_name = "ca_manager",
+                subject_key_id = root,
+                "Current root CA is signed by a tainted upstream authority, preparing rotation"
+            );
+            let ca = self.make_x509().await?;
+            if self.authority.bundle.is_tainted(ca.root_id()) {
+                return Err(RotationError::StillTainted(ca.root_id().to_owned()));
+            }
+            self.prepare_x509(ca).await?;
+        }
+        match self.x509.prepared() {
+            Some(prepared) if now >= prepared.distributed_at() => self.activate_x509().await,
+            _ => Ok(()),
+        }
     }
 
     async fn turn_jwt(&mut self) -> Result<(), RotationError> {
@@ -143,33 +199,8 @@ impl Rotation {
         Ok(())
     }
 
-    async fn obey(&mut self, command: Command) -> Result<AuthorityState, RotationError> {
-        let nothing = RotationError::UnexpectedId;
-        match command {
-            Command::Prepare(Kind::X509) => {
-                let ca = self.make_x509().await?;
-                self.prepare_x509(ca).await?;
-                self.x509.prepared().map(|it| it.state()).ok_or(nothing)
-            }
-            Command::Prepare(Kind::Jwt) => {
-                self.prepare_jwt().await?;
-                self.jwt.prepared().map(|it| it.state()).ok_or(nothing)
-            }
-            Command::Activate(Kind::X509, id) => {
-                check_prepared(&self.x509, &id)?;
-                self.activate_x509().await?;
-                self.x509.active().map(|it| it.state()).ok_or(nothing)
-            }
-            Command::Activate(Kind::Jwt, id) => {
-                check_prepared(&self.jwt, &id)?;
-                self.activate_jwt().await?;
-                self.jwt.active().map(|it| it.state()).ok_or(nothing)
-            }
-        }
-    }
-
     /// Makes an X.509 authority in the free slot, and publishes what its SVIDs are checked by.
-    async fn make_x509(&mut self) -> Result<X509Ca, RotationError> {
+    pub(super) async fn make_x509(&mut self) -> Result<X509Ca, RotationError> {
         let slot = self.x509.free();
         self.x509.clear_free();
         self.show();
@@ -177,7 +208,10 @@ impl Rotation {
         let key = keys.generate(&X509Ca::key_id(slot), settings.ca_key_type).await?;
         let now = self.now();
         let (ca, roots) = match upstream {
-            Some(upstream) => X509Ca::minted(slot, key, &**upstream, settings, now).await?,
+            Some(upstream) => {
+                let known = bundle.current();
+                X509Ca::minted(slot, key, &**upstream, settings, &known, now).await?
+            }
             None => X509Ca::self_signed(slot, key, settings, now).await?,
         };
         bundle.append(roots, Vec::new()).await?;
@@ -197,7 +231,7 @@ impl Rotation {
         Err(RotationError::WouldEndBefore { not_after, active: active.not_after })
     }
 
-    async fn prepare_x509(&mut self, ca: X509Ca) -> Result<(), RotationError> {
+    pub(super) async fn prepare_x509(&mut self, ca: X509Ca) -> Result<(), RotationError> {
         let mut journal = self.journal.clone();
         journal::add(&mut journal.x509_cas, ca.entry(Status::Prepared));
         let active = self.active_x509_id();
@@ -216,7 +250,7 @@ impl Rotation {
         Ok(())
     }
 
-    async fn activate_x509(&mut self) -> Result<(), RotationError> {
+    pub(super) async fn activate_x509(&mut self) -> Result<(), RotationError> {
         let ca = self.x509.prepared().ok_or(RotationError::NotPrepared)?.clone();
         let (state, slot) = (ca.state(), ca.slot());
         let mut journal = self.journal.clone();
@@ -242,7 +276,7 @@ impl Rotation {
         Ok(())
     }
 
-    async fn prepare_jwt(&mut self) -> Result<(), RotationError> {
+    pub(super) async fn prepare_jwt(&mut self) -> Result<(), RotationError> {
         let slot = self.jwt.free();
         self.jwt.clear_free();
         self.show();
@@ -260,7 +294,7 @@ impl Rotation {
         Ok(())
     }
 
-    async fn activate_jwt(&mut self) -> Result<(), RotationError> {
+    pub(super) async fn activate_jwt(&mut self) -> Result<(), RotationError> {
         let key = self.jwt.prepared().ok_or(RotationError::NotPrepared)?.clone();
         let state = key.state();
         let mut journal = self.journal.clone();
@@ -302,8 +336,9 @@ impl Rotation {
 
     /// Shows the slots to those who sign and to those who look.
     fn show(&self) {
-        let Authority { x509, jwt, x509_states, jwt_states, .. } = &*self.authority;
+        let Authority { x509, next_x509, jwt, x509_states, jwt_states, .. } = &*self.authority;
         x509.store(self.x509.active().cloned());
+        next_x509.store(self.x509.prepared().cloned());
         jwt.store(self.jwt.active().cloned());
         x509_states.store(Arc::new(states(&self.x509)));
         jwt_states.store(Arc::new(states(&self.jwt)));
@@ -329,15 +364,6 @@ impl Rotation {
 
     fn now(&self) -> Timestamp {
         whole_second(self.authority.clock.now())
-    }
-}
-
-/// Whether `id` is what an operator may activate.
-fn check_prepared<T: Slotted>(slots: &Slots<T>, id: &str) -> Result<(), RotationError> {
-    match (slots.prepared(), slots.old()) {
-        (Some(prepared), _) if prepared.state().authority_id == id => Ok(()),
-        (None, Some(old)) if old.state().authority_id == id => Err(RotationError::NotPrepared),
-        _ => Err(RotationError::UnexpectedId),
     }
 }
 

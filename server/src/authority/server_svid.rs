@@ -1,11 +1,12 @@
-//! The server's own X.509-SVID: in memory alone, renewed at half its life.
+//! The server's own X.509-SVID: in memory alone, renewed at half its life, or at once where what
+//! signed it is tainted.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use spire_core::keys::{LocalKey, SigningKey};
-use spire_core::svid::x509::LeafTemplate;
+use spire_core::svid::x509::{LeafTemplate, leads_to};
 use spire_core::tls::Identity;
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -19,8 +20,12 @@ impl Authority {
     pub(super) async fn keep_server_svid(&self) {
         let mut look = interval(LOOK.min(self.settings.rotation_check_interval));
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut bundle = self.bundle.subscribe();
         loop {
-            look.tick().await;
+            tokio::select! {
+                _ = look.tick() => {}
+                Ok(()) = bundle.changed() => {}
+            }
             if let Err(error) = self.renew_server_svid().await {
                 tracing::error!(
                     subsystem_name = "svid_rotator",
@@ -31,12 +36,19 @@ impl Authority {
         }
     }
 
-    /// Issues the server's SVID with a fresh key if half of the present one's life is over.
+    /// Issues the server's SVID with a fresh key if half of the present one's life is over, or if
+    /// what signed it is tainted.
     pub(super) async fn renew_server_svid(&self) -> Result<(), IssueError> {
         let now = self.clock.now();
-        let due = |identity: &Identity| now >= half_life(identity);
-        if self.server_svid.borrow().as_ref().is_some_and(|identity| !due(identity)) {
-            return Ok(());
+        let present = self.server_svid.borrow().clone();
+        if let Some(identity) = present.filter(|identity| now < half_life(identity)) {
+            if !self.is_replaceable(&identity, now) {
+                return Ok(());
+            }
+            tracing::info!(
+                subsystem_name = "svid_rotator",
+                "Server SVID signed using a tainted authority, forcing rotation of the Server SVID"
+            );
         }
         let id = self.settings.trust_domain.member("/spire/server");
         let id = id.map_err(|err| IssueError::Refused(err.to_string()))?;
@@ -58,6 +70,13 @@ impl Authority {
         );
         self.server_svid.send_replace(Some(Identity::new(svid, Arc::new(key))));
         Ok(())
+    }
+
+    /// Whether an SVID leads to a tainted root, and what signs now does not.
+    fn is_replaceable(&self, identity: &Identity, now: Timestamp) -> bool {
+        let signer = self.x509.load_full();
+        let is_free = signer.is_some_and(|ca| !self.bundle.is_tainted(ca.root_id()));
+        is_free && leads_to(&identity.svid().chain, &self.bundle.tainted(), now)
     }
 }
 

@@ -5,6 +5,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 
 use super::AuthorityState;
@@ -15,6 +16,8 @@ const PREPARE_AT_MOST: SignedDuration = SignedDuration::from_hours(30 * 24);
 const ACTIVATE_AT_MOST: SignedDuration = SignedDuration::from_hours(7 * 24);
 /// How long whoever checks SVIDs gets to learn of a prepared authority.
 const DISTRIBUTE_AT_MOST: SignedDuration = SignedDuration::from_secs(30);
+/// The same for those who check what servers below this one sign: each level adds a step.
+const DISTRIBUTE_BELOW_AT_MOST: SignedDuration = SignedDuration::from_secs(60);
 
 /// The name of a slot, which is part of the name of its key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,8 +69,38 @@ impl Lifetime {
     }
 
     /// When an authority that was published at its issue is known to those who check SVIDs.
-    fn distributed_at(&self) -> Timestamp {
+    pub(super) fn distributed_at(&self) -> Timestamp {
         self.issued_at + (self.length() / 12).min(DISTRIBUTE_AT_MOST)
+    }
+
+    /// When it is known to those too who check what servers below this one sign.
+    pub(super) fn distributed_below_at(&self) -> Timestamp {
+        self.issued_at + (self.length() / 6).min(DISTRIBUTE_BELOW_AT_MOST)
+    }
+
+    /// From when on it is alarming that no next authority is prepared: half of what was left of
+    /// the life at the date for that.
+    pub(super) fn alarm_at(&self) -> Timestamp {
+        let due = self.prepare_next_at();
+        due + self.not_after.duration_since(due) / 2
+    }
+
+    /// What operators see of the authority `authority_id` that lives so long.
+    pub(super) fn state(
+        &self,
+        authority_id: String,
+        chain: Vec<Bytes>,
+        upstream_authority_id: Option<String>,
+    ) -> AuthorityState {
+        AuthorityState {
+            authority_id,
+            issued_at: self.issued_at,
+            expires_at: self.not_after,
+            prepares_next_at: self.prepare_next_at(),
+            activates_next_at: self.activate_next_at(),
+            chain,
+            upstream_authority_id,
+        }
     }
 
     pub(super) fn has_ended(&self, now: Timestamp) -> bool {
@@ -83,6 +116,10 @@ impl Lifetime {
 pub(super) trait Slotted {
     fn slot(&self) -> SlotId;
     fn lifetime(&self) -> Lifetime;
+    /// When whoever checks SVIDs knows what it needs for this one's.
+    fn distributed_at(&self) -> Timestamp {
+        self.lifetime().distributed_at()
+    }
     /// What operators see of it.
     fn state(&self) -> AuthorityState;
 }
@@ -134,9 +171,9 @@ impl<T: Slotted> Slots<T> {
         let Some(active) = self.active.as_ref().map(|active| active.lifetime()) else {
             return if self.prepared.is_some() { Due::Activate } else { Due::Prepare };
         };
-        match self.prepared.as_ref().map(|prepared| prepared.lifetime()) {
+        match &self.prepared {
             // A prepared authority that ended while it waited is none.
-            Some(prepared) if prepared.has_ended(now) => Due::Prepare,
+            Some(prepared) if prepared.lifetime().has_ended(now) => Due::Prepare,
             Some(_) if active.has_ended(now) => Due::Activate,
             Some(prepared)
                 if now >= active.activate_next_at() && now >= prepared.distributed_at() =>
@@ -147,6 +184,15 @@ impl<T: Slotted> Slots<T> {
             None if now >= active.prepare_next_at() => Due::Prepare,
             None => Due::Nothing,
         }
+    }
+
+    /// When the active authority ends, where it is alarming that it was not replaced.
+    pub(super) fn alarming_end(&self, now: Timestamp) -> Option<Timestamp> {
+        let Some(active) = self.active.as_ref().map(|active| active.lifetime()) else {
+            return Some(now);
+        };
+        let is_alarming = self.due(now) != Due::Nothing && now >= active.alarm_at();
+        is_alarming.then_some(active.not_after)
     }
 
     /// Lays `authority` into its slot, the free one. What was there has lost its key.
@@ -216,6 +262,8 @@ mod tests {
         let long = lifetime(0, 365 * day);
         assert_eq!(long.prepare_next_at(), at((365 - 30) * day));
         assert_eq!(long.activate_next_at(), at((365 - 7) * day));
+        assert_eq!((short.distributed_at(), short.distributed_below_at()), (at(15), at(30)));
+        assert_eq!(short.alarm_at(), at(135));
         let backwards = lifetime(10, 0);
         assert_eq!(backwards.prepare_next_at(), at(0));
     }

@@ -28,6 +28,8 @@ pub(super) struct X509Ca {
     /// Its own certificate and what leads to the roots; empty where it is self-signed.
     upstream_chain: Vec<Bytes>,
     pub(super) upstream_authority_id: Option<String>,
+    /// Whether its root was in the bundle before it was made, so that nobody has to learn anything.
+    root_was_known: bool,
 }
 
 impl X509Ca {
@@ -55,6 +57,7 @@ impl X509Ca {
             public_key,
             upstream_chain: Vec::new(),
             upstream_authority_id: None,
+            root_was_known: false,
         };
         Ok((ca, vec![root]))
     }
@@ -65,6 +68,7 @@ impl X509Ca {
         key: Arc<dyn SigningKey>,
         upstream: &dyn UpstreamAuthority,
         settings: &Settings,
+        known: &Bundle,
         now: Timestamp,
     ) -> Result<(Self, Vec<X509Authority>), RotationError> {
         let Settings { trust_domain, ca_subject, ca_ttl, .. } = settings;
@@ -77,6 +81,9 @@ impl X509Ca {
             spire_upstream_ca::check(&minted, &public_key, trust_domain, now)?;
         let issuer = Issuer::intermediate(minted.chain.clone(), key)?;
         let upstream_chain = minted.chain;
+        let is_root =
+            |root: &X509Authority| upstream_authority_id.as_ref().is_some_and(|id| root.has_id(id));
+        let root_was_known = known.x509_authorities.iter().any(is_root);
         let ca = Self {
             slot,
             issued_at: now,
@@ -84,6 +91,7 @@ impl X509Ca {
             public_key,
             upstream_chain,
             upstream_authority_id,
+            root_was_known,
         };
         Ok((ca, minted.roots))
     }
@@ -116,12 +124,29 @@ impl X509Ca {
         let issuer = issuer.map_err(|err| err.to_string())?;
         let upstream_authority_id =
             Some(entry.upstream_authority_id.clone()).filter(|id| !id.is_empty());
-        let restored =
-            Self { slot, issued_at, issuer, public_key, upstream_chain, upstream_authority_id };
+        let restored = Self {
+            slot,
+            issued_at,
+            issuer,
+            public_key,
+            upstream_chain,
+            upstream_authority_id,
+            root_was_known: false,
+        };
         if restored.lifetime().has_ended(now) {
             return Err("it has expired".to_owned());
         }
         Ok(restored)
+    }
+
+    /// The id of the root that its SVIDs lead to.
+    pub(super) fn root_id(&self) -> &str {
+        self.upstream_authority_id.as_deref().unwrap_or_else(|| self.issuer.authority_id())
+    }
+
+    /// When servers below this one may sign in its name.
+    pub(super) fn distributed_below_at(&self) -> Timestamp {
+        if self.root_was_known { self.issued_at } else { self.lifetime().distributed_below_at() }
     }
 
     pub(super) fn entry(&self, status: Status) -> X509CaEntry {
@@ -147,11 +172,16 @@ impl Slotted for X509Ca {
         Lifetime { issued_at: self.issued_at, not_after: self.issuer.expires_at() }
     }
 
+    fn distributed_at(&self) -> Timestamp {
+        if self.root_was_known { self.issued_at } else { self.lifetime().distributed_at() }
+    }
+
     fn state(&self) -> AuthorityState {
-        AuthorityState {
-            authority_id: self.issuer.authority_id().to_owned(),
-            expires_at: self.issuer.expires_at(),
-            upstream_authority_id: self.upstream_authority_id.clone(),
-        }
+        let chain = match self.upstream_chain.as_slice() {
+            [] => vec![self.issuer.certificate().clone()],
+            chain => chain.to_vec(),
+        };
+        let id = self.issuer.authority_id().to_owned();
+        self.lifetime().state(id, chain, self.upstream_authority_id.clone())
     }
 }

@@ -1,15 +1,18 @@
 //! The command line of `spire-server`: one file for each group of commands.
 
 mod agent;
+mod authority;
 mod bundle;
 mod debug;
 mod entry;
 mod evidence;
 mod healthcheck;
+mod local_authority;
 mod logger;
 mod mint;
 mod process;
 mod token;
+mod upstream_authority;
 mod values;
 
 use spire_core::command::{OUTPUT, PathForm, Program, Socket, Template};
@@ -21,15 +24,18 @@ pub const PROGRAM: Program = Program {
     version: spire_core::VERSION,
     commands: &[
         agent::COMMANDS,
+        authority::COMMANDS,
         bundle::COMMANDS,
         debug::COMMANDS,
         entry::COMMANDS,
         evidence::COMMANDS,
         healthcheck::COMMANDS,
+        local_authority::COMMANDS,
         logger::COMMANDS,
         mint::COMMANDS,
         process::COMMANDS,
         token::COMMANDS,
+        upstream_authority::COMMANDS,
     ],
 };
 

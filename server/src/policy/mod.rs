@@ -74,6 +74,7 @@ pub static RULES: &[Rule] = &{
     const SVIDS: &str = "spire.api.server.svid.v1.SVID";
     const DOMAINS: &str = "spire.api.server.trustdomain.v1.TrustDomain";
     const AUTHORITY: &str = "spire.api.server.localauthority.v1.LocalAuthority";
+    const AUTHORITIES: &str = "spire.cloud.server.v1.Authorities";
     const DEBUG: &str = "spire.api.server.debug.v1.Debug";
     const LOGGER: &str = "spire.api.server.logger.v1.Logger";
     const HEALTH: &str = "grpc.health.v1.Health";
@@ -136,6 +137,7 @@ pub static RULES: &[Rule] = &{
         rule(AUTHORITY, "ActivateWITAuthority", OPERATOR),
         rule(AUTHORITY, "TaintWITAuthority", OPERATOR),
         rule(AUTHORITY, "RevokeWITAuthority", OPERATOR),
+        rule(AUTHORITIES, "GetAuthorities", LOCAL),
         rule(DEBUG, "GetInfo", LOCAL),
         rule(LOGGER, "GetLogger", LOCAL),
         rule(LOGGER, "SetLogLevel", LOCAL),
@@ -167,7 +169,8 @@ mod tests {
         let mut described = BTreeSet::new();
         for file in &files.file {
             let package = file.package();
-            if package.starts_with("spire.api.server.") || package == "grpc.health.v1" {
+            let ours = ["spire.api.server.", "spire.cloud.server.", "grpc.health.v1"];
+            if ours.iter().any(|prefix| package.starts_with(prefix)) {
                 for service in &file.service {
                     described.extend(
                         service.method.iter().map(|method| {

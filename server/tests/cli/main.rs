@@ -5,6 +5,7 @@
 mod harness;
 
 mod agent;
+mod authority;
 mod bundle;
 mod data;
 mod entry;

@@ -4,8 +4,8 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use x509_cert::Certificate;
 use x509_cert::der::Decode;
-use x509_cert::ext::pkix::SubjectAltName;
 use x509_cert::ext::pkix::name::GeneralName;
+use x509_cert::ext::pkix::{SubjectAltName, SubjectKeyIdentifier};
 
 use super::CertificateError;
 use crate::bundle::Bundle;
@@ -16,6 +16,9 @@ use crate::id::SpiffeId;
 pub struct Described {
     /// Whom it names, where that is a SPIFFE ID.
     pub id: Option<SpiffeId>,
+    /// Its id as an authority: the subject key identifier in lower-case hexadecimal digits; empty
+    /// where it has none.
+    pub authority_id: String,
     /// When it ceases to be valid.
     pub expires_at: Timestamp,
     /// Its subject, as RFC 4514 writes it.
@@ -40,6 +43,14 @@ pub fn describe_to_root(
     Ok(chain.iter().map(described).collect())
 }
 
+/// Describes one certificate, DER.
+///
+/// # Errors
+/// [`CertificateError`] where it cannot be read.
+pub fn describe(certificate: &[u8]) -> Result<Described, CertificateError> {
+    Ok(described(&Certificate::from_der(certificate)?))
+}
+
 fn described(certificate: &Certificate) -> Described {
     let body = certificate.tbs_certificate();
     let names = body.get_extension::<SubjectAltName>().ok().flatten();
@@ -51,8 +62,10 @@ fn described(certificate: &Certificate) -> Described {
     });
     let expires_at = body.validity().not_after.to_unix_duration().as_secs();
     let expires_at = i64::try_from(expires_at).ok().and_then(|at| Timestamp::from_second(at).ok());
+    let key_id = body.get_extension::<SubjectKeyIdentifier>().ok().flatten();
     Described {
         id,
+        authority_id: key_id.map(|(_, id)| hex::encode(id.0.as_bytes())).unwrap_or_default(),
         expires_at: expires_at.unwrap_or(Timestamp::MAX),
         subject: body.subject().to_string(),
     }

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use super::der::{Writer, tag};
 use super::read::{self, Certificate};
 use super::signed::{random_serial, seal};
+use super::signer;
 use super::template::{self, Validity};
 use super::{CertificateError, Subject, X509Svid};
 use crate::entry::DnsName;
@@ -174,7 +175,7 @@ impl Issuer {
         let inner = &*self.0;
         let validity = self.validity(now, template.ttl)?;
         let subject_key_id = key_id(template.public_key)?;
-        let serial = random_serial()?;
+        let serial = signer::serial(&inner.key_id)?;
         let tbs = write_tbs(
             &*inner.key,
             &inner.name,

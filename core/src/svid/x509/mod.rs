@@ -7,6 +7,7 @@ pub mod path;
 pub(crate) mod read;
 mod request;
 mod signed;
+mod signer;
 mod subject;
 mod template;
 mod verify;
@@ -16,14 +17,15 @@ use jiff::Timestamp;
 
 use crate::id::SpiffeId;
 
-pub use described::{Described, describe_to_root};
+pub use described::{Described, describe, describe_to_root};
 pub use issuer::{CaTemplate, IssueError, Issuer, LeafTemplate, self_sign_ca};
 pub use read::decimal;
 pub use request::{
     CertificateRequest, CsrError, agent_request, ca_request, mint_request, workload_request,
 };
+pub use signer::is_signed_by;
 pub use subject::Subject;
-pub use verify::{VerifyError, verify, verify_for};
+pub use verify::{VerifyError, leads_to, verify, verify_for};
 
 /// An X.509-SVID without its private key.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -88,6 +88,11 @@ pub fn verify_for<B: std::ops::Deref<Target = Bundle>>(
     })
 }
 
+/// Whether a chain, leaf first, leads to a root of `bundle`, whether its time is over or not.
+pub fn leads_to(chain: &[Bytes], bundle: &Bundle, now: Timestamp) -> bool {
+    matches!(verify(chain, bundle, now), Ok(_) | Err(VerifyError::Expired))
+}
+
 /// The SPIFFE ID of a certificate that has exactly one URI SAN.
 pub(super) fn single_id(certificate: &Certificate<'_>) -> Result<SpiffeId, CertificateError> {
     match certificate.extensions.uris[..] {

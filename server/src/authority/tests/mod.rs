@@ -1,5 +1,6 @@
 //! The authority as a whole, with a clock that is turned and a database in memory.
 
+mod compromise;
 mod issuing;
 mod no_gap;
 mod restarts;
