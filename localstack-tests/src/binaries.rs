@@ -1,12 +1,12 @@
 //! The two programs under test: those that `SPIRE_BIN_DIR` names, else built on the spot.
 
 use std::fs::File;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
 use anyhow::{Context, bail, ensure};
+use spire_test_databases::{say, target};
 
 /// Names a folder with `spire-server` and `spire-agent` that are to be driven.
 pub const BIN_DIR: &str = "SPIRE_BIN_DIR";
@@ -85,15 +85,4 @@ fn profile_folder() -> anyhow::Result<(PathBuf, bool)> {
     let is_test = folder.file_name().is_some_and(|name| name == "deps");
     let folder = if is_test { folder.parent() } else { Some(folder) };
     Ok((folder.context("a program lies in the folder of a profile")?.to_owned(), is_test))
-}
-
-/// The target folder, where what is made once is kept.
-pub(crate) fn target() -> anyhow::Result<PathBuf> {
-    let (folder, _) = profile_folder()?;
-    Ok(folder.parent().context("the folder of a profile lies in the target folder")?.to_owned())
-}
-
-/// Tells the person at the terminal, also where a test's own output is kept back.
-pub(crate) fn say(what: &str) {
-    let _ = writeln!(std::io::stderr(), "localstack-tests: {what}");
 }

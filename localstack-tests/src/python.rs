@@ -5,9 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, ensure};
-
-use crate::binaries::{say, target};
-use crate::packages;
+use spire_test_databases::{packages, say, target};
 
 /// Names a Python that has the package `spiffe`, for machines that may not fetch it.
 pub const PYTHON: &str = "SPIRE_TEST_PYTHON";

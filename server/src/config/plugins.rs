@@ -1,8 +1,10 @@
 //! `plugins { … }`: which plugin plays which part in a server.
 
+use std::path::PathBuf;
+
 use spire_core::config::{self, ConfigErrors, FromSection, Mistake, PluginConfig, Reader};
 
-use crate::store;
+use crate::store::{self, ConnectionString, DatabaseKind, SettingsError};
 
 /// The types of plugins that may be there any number of times.
 const ANY_NUMBER: [&str; 4] = ["NodeAttestor", "Notifier", "BundlePublisher", "CredentialComposer"];
@@ -175,18 +177,60 @@ impl FromSection for DataStore {
             reader.required("database_type", "datastore-sql: database_type must be set")?
         };
         let connection_string = reader.secret("connection_string").unwrap_or_default();
-        let checked = store::Settings::new(&kind, &connection_string);
+        let settings = store::Settings::new(&kind, &connection_string);
+        let ro_connection_string = reader.secret("ro_connection_string");
+        let tls = store::TlsFiles {
+            root_ca_path: reader.string("root_ca_path").map(PathBuf::from),
+            client_cert_path: reader.string("client_cert_path").map(PathBuf::from),
+            client_key_path: reader.string("client_key_path").map(PathBuf::from),
+        };
+        let mut pool = store::PoolSettings {
+            max_lifetime: reader.duration("conn_max_lifetime", "conn_max_lifetime"),
+            ..store::PoolSettings::default()
+        };
+        if let Some(most) = reader.integer("max_open_conns") {
+            // 0 means no limit, as for SPIRE.
+            pool.max_open = if most == 0 { u32::MAX } else { most };
+        }
+        reader.ignored("max_idle_conns", "connections that nobody uses are closed after 30s");
+        reader.ignored("log_sql", "statements are not logged");
         let disable_migration = reader.flag("disable_migration");
+        let checked = settings.and_then(|settings| {
+            let replica = ro_connection_string.filter(|_| settings.kind != DatabaseKind::Sqlite);
+            store::Settings {
+                ro_connection_string: replica.and_then(|text| ConnectionString::new(&text)),
+                tls,
+                pool,
+                disable_migration,
+                ..settings
+            }
+            .checked()
+        });
         checked
-            .map(|settings| Self(store::Settings { disable_migration, ..settings }))
+            .map(Self)
             .map_err(|error| {
                 let key = match error {
-                    store::SettingsError::UnknownKind(_) => "database_type",
-                    _ => "connection_string",
+                    SettingsError::UnknownKind(_) => "database_type",
+                    SettingsError::ConnectionString { key, .. } => key,
+                    SettingsError::NoConnectionString | SettingsError::MySql(_) => {
+                        "connection_string"
+                    }
                 };
-                let remedy = "write database_type = \"sqlite3\" and connection_string = \"<file>\"";
-                reader.reject(key, &format!("datastore-sql: {error}"), remedy);
+                reader.reject(key, &format!("datastore-sql: {error}"), remedy(&kind));
             })
             .ok()
+    }
+}
+
+/// What to write for a kind of database.
+fn remedy(kind: &str) -> &'static str {
+    match kind {
+        "postgres" => {
+            "write connection_string = \"host=<host> user=<user> password=<password> dbname=<name>\""
+        }
+        "mysql" => {
+            "write connection_string = \"<user>:<password>@tcp(<host>:3306)/<name>?parseTime=true\""
+        }
+        _ => "write database_type = \"sqlite3\" and connection_string = \"<file>\"",
     }
 }

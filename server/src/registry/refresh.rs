@@ -55,12 +55,12 @@ impl Registry {
 async fn read(store: &Store, trust_domain: &TrustDomain) -> Result<Draft, StoreError> {
     let mut draft = Draft::new(trust_domain.clone());
     let revision = store.latest_revision().await?;
-    let entries = store.every_entry();
+    let entries = store.every_entry(revision);
     pin_mut!(entries);
     while let Some(batch) = entries.next().await {
         batch?.iter().for_each(|entry| draft.put_entry(entry));
     }
-    let nodes = store.every_node();
+    let nodes = store.every_node(revision);
     pin_mut!(nodes);
     while let Some(batch) = nodes.next().await {
         batch?.iter().for_each(|node| draft.put_node(node));

@@ -9,6 +9,20 @@ use super::sql::{Statement, Value};
 use super::writer::Transaction;
 use super::{Attestation, Change, Node, Recorded, StoreError, join_tokens};
 
+/// The columns of a node's row when it is made.
+const WRITTEN: [&str; 10] = [
+    "agent_id",
+    "attestation_type",
+    "serial_number",
+    "expires_at",
+    "new_serial_number",
+    "new_expires_at",
+    "can_reattest",
+    "selectors",
+    "selector_count",
+    "agent_version",
+];
+
 /// See [`super::Store::record_attestation`]. Between writers the token's row and the unique ID of
 /// the node's row decide.
 pub(super) async fn record(
@@ -52,10 +66,7 @@ async fn attest_first(
         (attestation.selectors.len() as i64).into(),
         "".into(),
     ];
-    let table = "nodes (agent_id, attestation_type, serial_number, expires_at, new_serial_number, \
-                 new_expires_at, can_reattest, selectors, selector_count, agent_version)";
-    let marks = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
-    let numbers = tx.insert_numbered(table, marks, vec![values]).await?;
+    let numbers = tx.insert_numbered("nodes", &WRITTEN, vec![values]).await?;
     link(tx, numbers[0], &attestation.selectors).await?;
     let node = Node {
         agent_id: attestation.agent_id.clone(),

@@ -291,8 +291,8 @@ fn values(bundle: &Bundle) -> Vec<Value> {
 }
 
 async fn insert(tx: &mut Transaction, bundle: &Bundle) -> Result<(), StoreError> {
-    let table = "bundles (trust_domain, authorities, refresh_hint, sequence_number)";
-    tx.insert_numbered(table, "(?, ?, ?, ?)", vec![values(bundle)]).await?;
+    let columns = ["trust_domain", "authorities", "refresh_hint", "sequence_number"];
+    tx.insert_numbered("bundles", &columns, vec![values(bundle)]).await?;
     tx.note(Change::Bundle(bundle.trust_domain.clone()));
     Ok(())
 }

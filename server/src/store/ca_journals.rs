@@ -83,9 +83,9 @@ impl Store {
                         return Ok(id);
                     }
                 }
-                let table = "ca_journals (active_x509_authority_id, data, expires_at)";
+                let columns = ["active_x509_authority_id", "data", "expires_at"];
                 let rows = vec![values.to_vec()];
-                let numbers = tx.insert_numbered(table, "(?, ?, ?)", rows).await?;
+                let numbers = tx.insert_numbered("ca_journals", &columns, rows).await?;
                 Ok(CaJournalId(numbers[0]))
             })
         })

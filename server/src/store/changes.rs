@@ -1,7 +1,8 @@
 //! The log of changes, by which every server learns what any server changed.
 //!
-//! Each change has a revision. Revisions are given in the order of commits, since whoever gives
-//! them holds the counter's row until its commit: who has seen one has seen all before it.
+//! Each change has a revision. Revisions are given in the order of commits, since whoever writes
+//! holds the counter's row until its commit: who has seen one has seen all before it, and there are
+//! no gaps to wait for.
 
 use std::collections::HashSet;
 
@@ -10,6 +11,7 @@ use spire_core::entry::EntryId;
 use spire_core::id::{SpiffeId, TrustDomain};
 
 use super::database::{Connection, Row};
+use super::dialect::tell;
 use super::sql::{Statement, in_pieces};
 use super::{Store, StoreError};
 
@@ -56,10 +58,15 @@ impl Store {
         revision: Revision,
         limit: u32,
     ) -> Result<Changes, StoreError> {
-        self.read((revision, limit), |connection, &(revision, limit)| {
-            Box::pin(since(connection, revision, limit))
-        })
-        .await
+        let changes = self
+            .read((revision, limit), |connection, &(revision, limit)| {
+                Box::pin(since(connection, revision, limit))
+            })
+            .await?;
+        if let Changes::Since { last, .. } = changes {
+            tell(&self.inner.changed, last);
+        }
+        Ok(changes)
     }
 
     /// The revision of the last change in the database.
@@ -114,34 +121,31 @@ pub(super) async fn latest(connection: &mut Connection) -> Result<Revision, Stor
     revision(connection.fetch_number(read).await?)
 }
 
-/// Appends `changes`, each once, and returns the revision of the last. The transaction holds the
-/// counter from here to its end.
+/// Appends what `writer` changed, each change once, after the revision `last`, and returns the
+/// revision of the last one. The transaction holds the counter from its begin to its end.
 pub(super) async fn append(
     connection: &mut Connection,
+    writer: i64,
+    last: i64,
     mut changes: Vec<Change>,
     now: Timestamp,
-) -> Result<Revision, StoreError> {
+) -> Result<i64, StoreError> {
     let mut seen = HashSet::new();
     changes.retain(|change| seen.insert(change.clone()));
-    let count = changes.len() as i64;
-    let advance = Statement::new("UPDATE change_head SET revision = revision + ?").bind(count);
-    connection.execute(advance).await?;
-    let last = latest(connection).await?;
-    let first = last.0 as i64 + 1 - count;
     let row = |(number, change): (i64, &Change)| {
         let (kind, name) = match change {
             Change::Entry(id) => (1_i64, id.as_str()),
             Change::Node(id) => (2, id.as_str()),
             Change::Bundle(trust_domain) => (3, trust_domain.as_str()),
         };
-        vec![number.into(), kind.into(), name.into(), now.as_second().into()]
+        vec![number.into(), kind.into(), name.into(), now.as_second().into(), writer.into()]
     };
-    let rows = (first..).zip(&changes).map(row).collect();
-    let head = "INSERT INTO changes (revision, kind, name, changed_at) VALUES ";
-    for (statement, _) in in_pieces(head, "(?, ?, ?, ?)", ", ", rows) {
+    let rows = (last + 1..).zip(&changes).map(row).collect();
+    let head = "INSERT INTO changes (revision, kind, name, changed_at, writer) VALUES ";
+    for (statement, _) in in_pieces(head, "(?, ?, ?, ?, ?)", ", ", rows) {
         connection.execute(statement).await?;
     }
-    Ok(last)
+    Ok(last + changes.len() as i64)
 }
 
 async fn since(
@@ -149,18 +153,27 @@ async fn since(
     after: Revision,
     limit: u32,
 ) -> Result<Changes, StoreError> {
-    let text = "SELECT revision, kind, name FROM changes WHERE revision > ? ORDER BY revision \
-                LIMIT ?";
-    let read = Statement::new(text).bind(after.0 as i64).bind(limit);
-    let rows = connection.fetch(read).await?;
-    // Read after the changes: what is pruned in between shows.
+    let nothing = Changes::Since { changes: Vec::new(), last: after };
+    // All that is asked while nothing happens.
     let head = Statement::new("SELECT revision, pruned FROM change_head");
     let head = connection.fetch_first(head).await?;
     let head = head.ok_or_else(|| StoreError::Corrupt("the table change_head is empty".into()))?;
-    if after < revision(head.integer(1)?)? || revision(head.integer(0)?)? < after {
+    if revision(head.integer(0)?)? == after {
+        return Ok(nothing);
+    }
+    if revision(head.integer(0)?)? < after || after < revision(head.integer(1)?)? {
         return Ok(Changes::Pruned);
     }
-    let last = rows.last().map_or(Ok(after), |row| revision(row.integer(0)?))?;
+    // What is pruned meanwhile shows: both are read at the same moment.
+    let text = "SELECT revision, kind, name, (SELECT pruned FROM change_head) FROM changes \
+                WHERE revision > ? ORDER BY revision LIMIT ?";
+    let read = Statement::new(text).bind(after.0 as i64).bind(limit);
+    let rows = connection.fetch(read).await?;
+    let Some(last) = rows.last() else { return Ok(Changes::Pruned) };
+    if after < revision(last.integer(3)?)? {
+        return Ok(Changes::Pruned);
+    }
+    let last = revision(last.integer(0)?)?;
     Ok(Changes::Since { changes: rows.iter().map(change).collect::<Result<_, _>>()?, last })
 }
 

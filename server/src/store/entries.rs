@@ -13,7 +13,7 @@ use super::entry_rows::{self, COLUMNS, FEDERATIONS, Kept, SELECTORS};
 use super::packing::{Fingerprint, of_selector};
 use super::sql::{Selection, Statement, look_up};
 use super::writer::Transaction;
-use super::{BATCH, Change, Listed, Page, SetMatch, Store, StoreError};
+use super::{BATCH, Change, Listed, Page, Revision, SetMatch, Store, StoreError};
 
 /// What became of one entry of a creation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -138,16 +138,24 @@ impl Store {
         self.read(filter.clone(), |connection, filter| Box::pin(count(connection, filter))).await
     }
 
-    /// All entries in batches. Not one moment's view: who needs one asks for
-    /// [`Store::latest_revision`] before and applies the changes since then after.
-    pub fn every_entry(&self) -> impl Stream<Item = Result<Vec<Entry>, StoreError>> + Send + use<> {
+    /// All entries in batches, as they are at `revision` or later. Not one moment's view: who needs
+    /// one asks for [`Store::latest_revision`] before and applies the changes since then after.
+    pub fn every_entry(
+        &self,
+        revision: Revision,
+    ) -> impl Stream<Item = Result<Vec<Entry>, StoreError>> + Send + use<> {
         let store = self.clone();
         let first = Some(Page { after: None, limit: Some(BATCH) });
         futures::stream::try_unfold(first, move |page| {
             let store = store.clone();
             async move {
                 let Some(page) = page else { return Ok(None) };
-                let listed = store.list_entries(&EntryFilter::default(), page).await?;
+                let rows = select(&EntryFilter::default(), page).rows(COLUMNS);
+                let kept = store.read_since(revision, rows, |connection, rows| {
+                    Box::pin(fetch(connection, rows.clone()))
+                });
+                let listed = Listed::of_page(kept.await?, page, |kept| kept.number);
+                let listed = listed.map(|kept| kept.entry);
                 Ok(Some((listed.items, listed.next.map(|next| Page { after: Some(next), ..page }))))
             }
         })
@@ -211,7 +219,7 @@ pub(super) async fn create(
             Ok(CreatedEntry::Stored(entry))
         });
     }
-    let numbers = tx.insert_numbered(&entry_rows::table(), &entry_rows::marks(), rows).await?;
+    let numbers = tx.insert_numbered("entries", &entry_rows::WRITTEN, rows).await?;
     let stored = created.iter().filter_map(|created| match created {
         Ok(CreatedEntry::Stored(entry)) => Some(entry),
         _ => None,

@@ -18,7 +18,7 @@ pub(super) const COLUMNS: &str = "r.number, r.entry_id, r.spiffe_id, r.parent_id
     r.store_svid, r.expires_at, r.hint, r.revision_number, r.created_at, r.attributes";
 
 /// The columns of [`values`], in order.
-const WRITTEN: [&str; 19] = [
+pub(super) const WRITTEN: [&str; 19] = [
     "entry_id",
     "spiffe_id",
     "parent_id",
@@ -96,16 +96,6 @@ impl Kept {
         };
         Ok(Self { number: row.integer(0)?, entry })
     }
-}
-
-/// The table and columns that [`values`] fills.
-pub(super) fn table() -> String {
-    format!("entries ({})", WRITTEN.join(", "))
-}
-
-/// The places of one row's [`values`].
-pub(super) fn marks() -> String {
-    format!("({})", ["?"; WRITTEN.len()].join(", "))
 }
 
 /// The statement that replaces a row's [`values`]; the last parameter is its number.

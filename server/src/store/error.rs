@@ -1,12 +1,12 @@
 //! How the store fails.
 
-use std::path::Path;
-
 use spire_core::id::TrustDomain;
 
 use super::SettingsError;
+use super::dialect::Place;
 
-/// Why a call of the store did not do what was asked. In all cases nothing was changed.
+/// Why a call of the store did not do what was asked. Nothing was changed, unless a database server
+/// went away just then and did not come back in time (`Unavailable`): then nobody can tell.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
     /// No such record.
@@ -62,7 +62,7 @@ pub enum OpenError {
          with \"{command}\" and set connection_string to the copy"
     )]
     SpireTables {
-        /// The connection string.
+        /// Where it is, without secrets.
         connection: String,
         /// The command that copies it.
         command: String,
@@ -98,7 +98,7 @@ pub enum OpenError {
     /// The database cannot be reached, read or written.
     #[error("unable to open the database at {connection:?}: {reason}")]
     Unavailable {
-        /// The connection string, without secrets.
+        /// Where it is, without secrets.
         connection: String,
         /// What failed.
         reason: String,
@@ -106,11 +106,17 @@ pub enum OpenError {
 }
 
 impl OpenError {
-    /// The refusal of SPIRE's tables in the file at `path`.
-    pub(super) fn spire_tables(connection: String, path: Option<&Path>) -> Self {
-        let from = path.unwrap_or(Path::new(":memory:")).display();
-        let command =
-            format!("spire-server datastore copy -from sqlite3:{from} -to sqlite3:{from}.copy");
-        Self::SpireTables { connection, command }
+    /// The refusal of SPIRE's tables in the database at `place`.
+    pub(super) fn spire_tables(place: &Place) -> Self {
+        Self::SpireTables { connection: place.name(), command: place.copy_command() }
+    }
+
+    /// The database at `place` does not do what it must.
+    pub(super) fn unavailable(place: &Place, error: StoreError) -> Self {
+        let reason = match error {
+            StoreError::Unavailable(reason) => reason,
+            other => other.to_string(),
+        };
+        Self::Unavailable { connection: place.name(), reason }
     }
 }

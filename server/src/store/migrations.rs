@@ -1,17 +1,20 @@
 //! The tables, version by version.
 
-use super::database::Connection;
+use std::time::Duration;
+
+use super::database::{Connection, STATEMENT};
+use super::dialect::LAST_VERSION;
 use super::error::{OpenError, StoreError};
 use super::sql::Statement;
-
-/// What makes each version of the tables from the one before; the first from nothing.
-const VERSIONS: [&str; 1] = [include_str!("migrations/sqlite/1.sql")];
 
 /// The table that every version has, and that tells which one it is.
 const VERSION_TABLE: &str = "schema_version";
 
 const CREATE_VERSION_TABLE: &str = "CREATE TABLE IF NOT EXISTS schema_version \
-    (version INTEGER NOT NULL, code_version TEXT NOT NULL)";
+    (version BIGINT NOT NULL, code_version VARCHAR(255) NOT NULL)";
+
+/// How long a migration may take, the waiting for another server's included.
+const MIGRATION: Duration = Duration::from_mins(10);
 
 /// Whose tables a database holds.
 #[derive(Debug, PartialEq, Eq)]
@@ -36,19 +39,27 @@ pub(super) fn whose(tables: &[String]) -> Tables {
     }
 }
 
-/// Brings the tables to the last version in one transaction, which servers that start at the same
-/// time wait for.
+/// Brings the tables to the last version. Servers that start at the same time wait for each other.
 pub(super) async fn migrate(
     connection: &mut Connection,
     disable_migration: bool,
     unavailable: impl Fn(StoreError) -> OpenError,
 ) -> Result<(), OpenError> {
-    connection.run_script("BEGIN IMMEDIATE").await.map_err(&unavailable)?;
+    connection.allow(MIGRATION);
+    let dialect = connection.dialect();
+    let begun = connection.run_script(dialect.begin_migration.into()).await;
+    let begun = begun.map_err(&unavailable)?;
+    if !matches!(begun.last().map(|row| row.integer(0)), Some(Ok(1))) {
+        let others = "another server migrates the tables for long";
+        return Err(unavailable(StoreError::Unavailable(others.to_owned())));
+    }
     let migrated = steps(connection, disable_migration, &unavailable).await;
-    let end = if migrated.is_ok() { "COMMIT" } else { "ROLLBACK" };
-    let ended = connection.run_script(end).await;
+    let end = if migrated.is_ok() { dialect.migrated } else { dialect.not_migrated };
+    let ended = connection.run_script(end.into()).await;
     migrated?;
-    ended.map_err(&unavailable)
+    ended.map_err(&unavailable)?;
+    connection.allow(STATEMENT);
+    Ok(())
 }
 
 /// Makes sure that the tables are of the last version, without changing them.
@@ -57,7 +68,7 @@ pub(super) async fn check(
     unavailable: impl Fn(StoreError) -> OpenError,
 ) -> Result<(), OpenError> {
     let found = version(connection).await.map_err(unavailable)?;
-    let known = VERSIONS.len() as i64;
+    let known = LAST_VERSION;
     match found {
         _ if found > known => Err(OpenError::TooNew { found, known }),
         _ if found < known => Err(OpenError::MigrationDisabled { found, known }),
@@ -76,17 +87,19 @@ async fn steps(
     disable_migration: bool,
     unavailable: impl Fn(StoreError) -> OpenError,
 ) -> Result<(), OpenError> {
-    connection.run_script(CREATE_VERSION_TABLE).await.map_err(&unavailable)?;
+    connection.run_script(CREATE_VERSION_TABLE.into()).await.map_err(&unavailable)?;
     let found = version(connection).await.map_err(&unavailable)?;
-    let known = VERSIONS.len() as i64;
+    let known = LAST_VERSION;
     if found > known {
         return Err(OpenError::TooNew { found, known });
     }
     if 0 < found && found < known && disable_migration {
         return Err(OpenError::MigrationDisabled { found, known });
     }
-    for script in VERSIONS.into_iter().skip(usize::try_from(found).unwrap_or_default()) {
-        connection.run_script(script).await.map_err(&unavailable)?;
+    for (version, script) in connection.dialect().versions {
+        if *version > found {
+            connection.run_script((*script).into()).await.map_err(&unavailable)?;
+        }
     }
     if found == known {
         return Ok(());

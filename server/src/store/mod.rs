@@ -2,7 +2,7 @@
 //!
 //! All SQL of the server is below this folder, one file for each kind of record. Callers see one
 //! [`Store`] with asynchronous methods and the vocabulary of `spire_core`; which database answers
-//! is known to `database.rs`, `sqlite.rs` and the migrations alone. Each call that changes
+//! is known to `database.rs`, `dialect/` and the migrations alone. Each call that changes
 //! something is one transaction: it is acknowledged once it is on the disk, and until then nobody
 //! sees any of it.
 
@@ -11,6 +11,7 @@ mod bundles;
 mod ca_journals;
 mod changes;
 mod database;
+mod dialect;
 mod entries;
 mod entry_rows;
 mod error;
@@ -20,9 +21,9 @@ mod node_rows;
 mod nodes;
 mod packing;
 mod page;
+mod replica;
 mod settings;
 mod sql;
-mod sqlite;
 mod writer;
 
 use std::sync::Arc;
@@ -31,9 +32,12 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use spire_core::tasks::Tasks;
 use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep};
 
 use database::{Connection, Readers};
+use dialect::Place;
 use migrations::Tables;
+use replica::Replica;
 use writer::{Job, Writer};
 
 pub use bundles::{DeleteMode, EditRefused};
@@ -44,10 +48,16 @@ pub use error::{OpenError, StoreError};
 pub use join_tokens::{KeyFingerprint, Redemption, TokenUse};
 pub use nodes::{Attestation, Node, NodeFilter, Recorded};
 pub use page::{BadPageToken, Listed, Page, PageToken, SetMatch, SetRule};
-pub use settings::{DatabaseKind, Settings, SettingsError};
+pub use settings::{
+    ConnectionString, DatabaseKind, PoolSettings, Settings, SettingsError, TlsFiles,
+};
 
 /// How long [`Store::close`] waits for the writes that are left.
 const LAST_WRITES: Duration = Duration::from_secs(15);
+
+/// How long a database server is waited for at the start, and how often it is tried.
+const START: Duration = Duration::from_mins(1);
+const RETRY: Duration = Duration::from_secs(2);
 
 /// How many records are read at a time where all are wanted.
 const BATCH: u32 = 1000;
@@ -62,6 +72,8 @@ struct Inner {
     queue: mpsc::Sender<Box<dyn Job>>,
     /// `None` where the database has one connection, because it is in memory.
     readers: Option<Readers>,
+    /// Answers what may be a little old.
+    replica: Option<Replica>,
     changed: watch::Sender<Revision>,
     tasks: Tasks,
 }
@@ -70,44 +82,38 @@ struct Inner {
 type Read<I, T> = for<'t> fn(&'t mut Connection, &'t I) -> BoxFuture<'t, Result<T, StoreError>>;
 
 impl Store {
-    /// Opens the database, creating or migrating its tables as needed. Must be called within a
-    /// Tokio runtime, where the task that writes lives until the store is closed or dropped.
+    /// Opens the database, creating or migrating its tables as needed. A server that is away is
+    /// waited for, a minute at most. Must be called within a Tokio runtime, where the tasks of the
+    /// store live until it is closed or dropped.
     ///
     /// # Errors
     /// [`OpenError`] names what is wrong and what to do; a database that holds SPIRE's tables is
     /// left as it is.
     pub async fn open(settings: &Settings) -> Result<Self, OpenError> {
-        let location = settings.location()?;
-        let named = || settings.connection_string.clone();
-        let unavailable = |error: StoreError| OpenError::Unavailable {
-            connection: named(),
-            reason: match error {
-                StoreError::Unavailable(reason) => reason,
-                other => other.to_string(),
-            },
-        };
-        match migrations::whose(&location.tables().await.map_err(unavailable)?) {
+        let place = settings.place()?;
+        let unavailable = |error| OpenError::unavailable(&place, error);
+        wait_for(&place).await;
+        match migrations::whose(&place.tables().await.map_err(unavailable)?) {
             Tables::Usable => {}
-            Tables::Spire => {
-                return Err(OpenError::spire_tables(named(), location.path.as_deref()));
-            }
-            Tables::Foreign => return Err(OpenError::ForeignTables(named())),
+            Tables::Spire => return Err(OpenError::spire_tables(&place)),
+            Tables::Foreign => return Err(OpenError::ForeignTables(place.name())),
         }
-        let created = location.create();
-        created.map_err(|error| unavailable(StoreError::Unavailable(error.to_string())))?;
-        let mut connection = Connection::open(&location.writer()).await.map_err(unavailable)?;
+        place.create().map_err(|error| unavailable(StoreError::Unavailable(error.to_string())))?;
+        let mut connection = Connection::open(&place.writer()).await.map_err(unavailable)?;
         migrations::migrate(&mut connection, settings.disable_migration, unavailable).await?;
         let revision = changes::latest(&mut connection).await.map_err(unavailable)?;
 
-        let on_disk = location.path.is_some();
         let (queue, waiting) = mpsc::channel(writer::QUEUE);
         let (changed, _) = watch::channel(revision);
         let tasks = Tasks::new();
-        let replacement = on_disk.then(|| location.writer());
+        let replacement = (!place.is_memory()).then(|| place.writer());
         let writer = Writer::new(connection, replacement, waiting, changed.clone());
         tasks.spawn(writer.run(tasks.stop_token()));
-        let readers = on_disk.then(|| Readers::new(location.reader()));
-        Ok(Self { inner: Arc::new(Inner { queue, readers, changed, tasks }) })
+        tasks.spawn(place.clone().listen(changed.clone(), tasks.stop_token()));
+        let readers = (!place.is_memory()).then(|| Readers::new(place.reader(), settings.pool));
+        let replica = settings.replica()?;
+        let replica = replica.map(|replica| Replica::new(replica.reader(), settings.pool));
+        Ok(Self { inner: Arc::new(Inner { queue, readers, replica, changed, tasks }) })
     }
 
     /// Opens the database to look at it: nothing is created, migrated or changed, and calls that
@@ -116,33 +122,28 @@ impl Store {
     /// # Errors
     /// [`OpenError`]; a database that is not there, or not of this version, is one.
     pub async fn look(settings: &Settings) -> Result<Self, OpenError> {
-        let location = settings.location()?;
-        let unavailable = |error: StoreError| OpenError::Unavailable {
-            connection: settings.connection_string.clone(),
-            reason: error.to_string(),
-        };
-        let nothing = || StoreError::Unavailable("it holds no tables yet".to_owned());
-        let tables = location.tables().await.map_err(unavailable)?;
+        let place = settings.place()?;
+        let unavailable = |error| OpenError::unavailable(&place, error);
+        let tables = place.tables().await.map_err(unavailable)?;
         match migrations::whose(&tables) {
-            Tables::Usable if tables.is_empty() => return Err(unavailable(nothing())),
+            Tables::Usable if tables.is_empty() => {
+                let nothing = StoreError::Unavailable("it holds no tables yet".to_owned());
+                return Err(unavailable(nothing));
+            }
             Tables::Usable => {}
-            Tables::Spire => {
-                let connection = settings.connection_string.clone();
-                return Err(OpenError::spire_tables(connection, location.path.as_deref()));
-            }
-            Tables::Foreign => {
-                return Err(OpenError::ForeignTables(settings.connection_string.clone()));
-            }
+            Tables::Spire => return Err(OpenError::spire_tables(&place)),
+            Tables::Foreign => return Err(OpenError::ForeignTables(place.name())),
         }
-        let onlooker = location.onlooker();
+        let onlooker = place.onlooker();
         let mut connection = Connection::open(&onlooker).await.map_err(unavailable)?;
         migrations::check(&mut connection, unavailable).await?;
         let revision = changes::latest(&mut connection).await.map_err(unavailable)?;
         connection.close().await;
         let (queue, _) = mpsc::channel(1);
         let (changed, _) = watch::channel(revision);
-        let readers = Some(Readers::new(onlooker));
-        Ok(Self { inner: Arc::new(Inner { queue, readers, changed, tasks: Tasks::new() }) })
+        let readers = Some(Readers::new(onlooker, settings.pool));
+        let inner = Inner { queue, readers, replica: None, changed, tasks: Tasks::new() };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// Finishes the writes that wait and closes all connections. Later calls are `Unavailable`.
@@ -150,11 +151,15 @@ impl Store {
         if let Some(readers) = &self.inner.readers {
             readers.close().await;
         }
+        if let Some(replica) = &self.inner.replica {
+            replica.close().await;
+        }
         self.inner.tasks.drain(LAST_WRITES).await;
     }
 
-    /// The newest revision of the change log, poked after each commit that changed it. When a
-    /// call of this store that changed something returns, its revision is already here.
+    /// The newest revision of the change log that is known here, poked by each commit of this server
+    /// and by what is heard or read of others. When a call of this store that changed something
+    /// returns, its revision is already here.
     pub fn changed(&self) -> watch::Receiver<Revision> {
         self.inner.changed.subscribe()
     }
@@ -169,5 +174,22 @@ impl Store {
             Some(readers) => run(&mut readers.acquire().await?, &input).await,
             None => self.write((input, run), |tx, (input, run)| run(tx.reader(), input)).await,
         }
+    }
+}
+
+/// Waits until the database at `place` can be reached, or says why not, or it has taken too long.
+async fn wait_for(place: &Place) {
+    let deadline = Instant::now() + START;
+    while let Some(reason) = Connection::trouble(&place.writer()).await {
+        if Instant::now() + RETRY > deadline {
+            return;
+        }
+        tracing::warn!(
+            subsystem_name = "datastore",
+            error = %reason,
+            retry_interval = ?RETRY,
+            "Datastore cannot be reached; trying again"
+        );
+        sleep(RETRY).await;
     }
 }

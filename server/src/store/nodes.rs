@@ -12,8 +12,8 @@ use super::node_rows::{COLUMNS, Kept, by_ids, fetch, select, unlink};
 use super::sql::Statement;
 use super::writer::Transaction;
 use super::{
-    BATCH, Change, EntryFilter, Listed, Page, Redemption, SetMatch, SetRule, Store, StoreError,
-    TokenUse, entries, join_tokens,
+    BATCH, Change, EntryFilter, Listed, Page, Redemption, Revision, SetMatch, SetRule, Store,
+    StoreError, TokenUse, entries, join_tokens,
 };
 
 /// An agent as it is known here.
@@ -156,14 +156,22 @@ impl Store {
     }
 
     /// All nodes in batches; see [`Store::every_entry`].
-    pub fn every_node(&self) -> impl Stream<Item = Result<Vec<Node>, StoreError>> + Send + use<> {
+    pub fn every_node(
+        &self,
+        revision: Revision,
+    ) -> impl Stream<Item = Result<Vec<Node>, StoreError>> + Send + use<> {
         let store = self.clone();
         let first = Some(Page { after: None, limit: Some(BATCH) });
         futures::stream::try_unfold(first, move |page| {
             let store = store.clone();
             async move {
                 let Some(page) = page else { return Ok(None) };
-                let listed = store.list_nodes(&NodeFilter::default(), page).await?;
+                let rows = select(&NodeFilter::default(), page).rows(COLUMNS);
+                let kept = store.read_since(revision, rows, |connection, rows| {
+                    Box::pin(fetch(connection, rows.clone()))
+                });
+                let listed = Listed::of_page(kept.await?, page, |kept| kept.number);
+                let listed = listed.map(|kept| kept.node);
                 Ok(Some((listed.items, listed.next.map(|next| Page { after: Some(next), ..page }))))
             }
         })

@@ -1,6 +1,6 @@
 //! Statements as the record files write them, for any database.
 //!
-//! Parameters are `?`, each used once and in order, which every dialect can be derived from.
+//! Parameters are `?`, each used once and in order, from which every dialect can be derived.
 //! Statements that take many rows come in few sizes, so that they stay prepared.
 
 use std::borrow::Cow;
@@ -78,6 +78,17 @@ impl Statement {
         self.arguments.push(value.into());
         self
     }
+}
+
+/// The same statement with `$1`, `$2` and so on for its parameters. No text in a statement holds a
+/// question mark.
+pub(super) fn with_numbers(text: &str) -> String {
+    let mut pieces = text.split('?');
+    let mut numbered = pieces.next().unwrap_or_default().to_owned();
+    for (index, piece) in pieces.enumerate() {
+        numbered.push_str(&format!("${}{piece}", index + 1));
+    }
+    numbered
 }
 
 /// Sizes of the pieces in which many rows are written.

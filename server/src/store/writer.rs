@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use jiff::Timestamp;
-use sqlx::sqlite::SqliteConnectOptions;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use super::changes::{Change, Revision, append};
 use super::database::Connection;
+use super::dialect::{Opening, tell};
 use super::sql::{Statement, Value, in_pieces};
 use super::{Store, StoreError};
 
@@ -27,8 +27,14 @@ const BATCH: usize = 64;
 /// How long a write may wait before it is refused.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How often a write is tried again that lost against another writer.
-const TRIES: usize = 3;
+/// How often a write is tried that loses against another writer.
+const TRIES: u32 = 5;
+
+/// The pause after the first try; it doubles with each.
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+
+/// The pause between two tries to find out what became of a commit.
+const REOPENING: Duration = Duration::from_millis(200);
 
 /// What a write does; it may be run more than once.
 pub(super) type Run<I, T> =
@@ -38,6 +44,13 @@ pub(super) type Run<I, T> =
 pub(super) struct Transaction {
     connection: Connection,
     changes: Vec<Change>,
+    /// The number of this server in the log of changes.
+    writer: i64,
+    /// The last revision and the last number of a row that were given, as `change_head` has them.
+    revision: i64,
+    number: i64,
+    /// Whether a number was given that the table does not know yet.
+    numbered: bool,
     /// Whether the write that runs has changed anything yet.
     written: bool,
 }
@@ -73,35 +86,68 @@ impl Transaction {
         Ok(())
     }
 
-    /// See [`Connection::insert_numbered`].
+    /// Inserts rows with numbers of their own; returns the numbers, in order. Numbers of all tables
+    /// are given in one row and none is given twice.
     pub(super) async fn insert_numbered(
         &mut self,
-        table_and_columns: &str,
-        item: &str,
+        table: &str,
+        columns: &[&str],
         rows: Vec<Vec<Value>>,
     ) -> Result<Vec<i64>, StoreError> {
-        self.written = true;
-        self.connection.insert_numbered(table_and_columns, item, rows).await
+        let first = self.number + 1;
+        self.number += rows.len() as i64;
+        self.numbered |= !rows.is_empty();
+        let numbered = (first..).zip(rows).map(|(number, mut row)| {
+            row.insert(0, number.into());
+            row
+        });
+        let head = format!("INSERT INTO {table} (number, {}) VALUES ", columns.join(", "));
+        let item = format!("(?{})", ", ?".repeat(columns.len()));
+        self.execute_all(&head, &item, ", ", numbered.collect()).await?;
+        Ok((first..=self.number).collect())
     }
 
     async fn begin(&mut self) -> Result<(), StoreError> {
         self.changes.clear();
-        self.connection.execute(Statement::new("BEGIN IMMEDIATE")).await.map(drop)
+        self.numbered = false;
+        let begin = self.connection.dialect().begin;
+        let rows = self.connection.run_script(begin.into()).await?;
+        let head = rows.last().ok_or_else(|| StoreError::Corrupt("change_head is empty".into()))?;
+        (self.revision, self.number) = (head.integer(0)?, head.integer(1)?);
+        Ok(())
     }
 
-    /// Appends to the log of changes, last of all, and commits.
-    async fn commit(&mut self) -> Result<Option<Revision>, StoreError> {
-        let mut revision = None;
-        if !self.changes.is_empty() {
-            let changes = std::mem::take(&mut self.changes);
-            revision = Some(append(&mut self.connection, changes, Timestamp::now()).await?);
+    /// Appends to the log of changes, where there are any, and returns the last revision then.
+    async fn append(&mut self) -> Result<Option<Revision>, StoreError> {
+        let changes = std::mem::take(&mut self.changes);
+        let has_changed = !changes.is_empty();
+        if has_changed {
+            let (writer, last) = (self.writer, self.revision);
+            let now = Timestamp::now();
+            self.revision = append(&mut self.connection, writer, last, changes, now).await?;
         }
-        self.connection.execute(Statement::new("COMMIT")).await?;
-        Ok(revision)
+        if has_changed || self.numbered {
+            let text = "UPDATE change_head SET revision = ?, number = ?";
+            let note = Statement::new(text).bind(self.revision).bind(self.number);
+            self.connection.execute(note).await?;
+        }
+        Ok(has_changed.then_some(Revision(self.revision.unsigned_abs())))
+    }
+
+    async fn commit(&mut self, changed: Option<Revision>) -> Result<(), StoreError> {
+        let commit = self.connection.dialect().commit(changed);
+        self.connection.run_script(commit).await.map(drop)
+    }
+
+    /// Whether this server gave `revision`.
+    async fn has_committed(&mut self, revision: Revision) -> Result<bool, StoreError> {
+        let text = "SELECT COUNT(*) FROM changes WHERE revision = ? AND writer = ?";
+        let count = Statement::new(text).bind(revision.0 as i64).bind(self.writer);
+        Ok(self.connection.fetch_number(count).await? > 0)
     }
 
     async fn roll_back(&mut self) -> Result<(), StoreError> {
-        self.connection.execute(Statement::new("ROLLBACK")).await.map(drop)
+        self.connection.run_script("ROLLBACK".into()).await.map(drop)
     }
 }
 
@@ -184,19 +230,29 @@ pub(super) struct Writer {
     transaction: Transaction,
     changed: watch::Sender<Revision>,
     /// How a broken connection is replaced; `None` where that would lose the database.
-    options: Option<SqliteConnectOptions>,
+    opening: Option<Opening>,
     failing: bool,
 }
 
 impl Writer {
     pub(super) fn new(
         connection: Connection,
-        options: Option<SqliteConnectOptions>,
+        opening: Option<Opening>,
         queue: mpsc::Receiver<Box<dyn Job>>,
         changed: watch::Sender<Revision>,
     ) -> Self {
-        let transaction = Transaction { connection, changes: Vec::new(), written: false };
-        Self { queue, transaction, changed, options, failing: false }
+        let mut random = [0; 8];
+        aws_lc_rs::rand::fill(&mut random).expect("the system has random numbers");
+        let transaction = Transaction {
+            connection,
+            changes: Vec::new(),
+            writer: i64::from_le_bytes(random),
+            revision: 0,
+            number: 0,
+            numbered: false,
+            written: false,
+        };
+        Self { queue, transaction, changed, opening, failing: false }
     }
 
     /// Writes until `stop` fires or the store is dropped, and what waits then.
@@ -234,8 +290,9 @@ impl Writer {
         for job in jobs {
             let mut alone = [job];
             let mut outcome = self.transact(&mut alone).await;
-            for _ in 1..TRIES {
+            for tried in 1..TRIES {
                 if outcome == Err(StoreError::Conflict) {
+                    sleep(FIRST_PAUSE * 2_u32.pow(tried - 1)).await;
                     outcome = self.transact(&mut alone).await;
                 }
             }
@@ -265,10 +322,7 @@ impl Writer {
     }
 
     async fn attempt(&mut self, jobs: &mut [Box<dyn Job>]) -> Result<(), StoreError> {
-        if let Err(error) = self.transaction.begin().await {
-            self.reopen().await;
-            return Err(error);
-        }
+        self.begin().await?;
         for job in jobs {
             self.transaction.written = false;
             job.run(&mut self.transaction).await;
@@ -279,18 +333,68 @@ impl Writer {
                 return Err(error.clone());
             }
         }
-        if let Some(revision) = self.transaction.commit().await? {
-            self.changed.send_replace(revision);
+        let changed = self.transaction.append().await?;
+        if let Err(error) = self.transaction.commit(changed).await {
+            let Some(revision) = changed else { return Err(error) };
+            self.find_out(revision, error).await?;
+        }
+        if let Some(revision) = changed {
+            tell(&self.changed, revision);
         }
         Ok(())
     }
 
-    async fn reopen(&mut self) {
-        if let Some(options) = &self.options
-            && let Ok(connection) = Connection::open(options).await
-        {
+    /// Finds out whether the commit took place that was to end with `revision`, where the database
+    /// went away in the middle of it. Whoever holds the counter knows that all earlier
+    /// transactions have ended.
+    ///
+    /// # Errors
+    /// `Conflict` where it did not, so that it can be tried again; `error` where that cannot be
+    /// found out in time.
+    async fn find_out(&mut self, revision: Revision, error: StoreError) -> Result<(), StoreError> {
+        let deadline = Instant::now() + PATIENCE;
+        while self.transaction.connection.is_broken() && Instant::now() < deadline {
+            if self.reopen().await.is_err() || self.transaction.begin().await.is_err() {
+                sleep(REOPENING).await;
+                continue;
+            }
+            let committed = self.transaction.has_committed(revision).await;
+            let _ = self.transaction.roll_back().await;
+            match committed {
+                Ok(true) => return Ok(()),
+                Ok(false) => return Err(StoreError::Conflict),
+                Err(_) => {}
+            }
+        }
+        Err(error)
+    }
+
+    /// Begins a transaction, on a new connection where the old one is broken: a database that was
+    /// away costs nobody a write once it is back.
+    async fn begin(&mut self) -> Result<(), StoreError> {
+        if self.transaction.connection.is_broken() {
+            self.reopen().await?;
+            return self.transaction.begin().await;
+        }
+        match self.transaction.begin().await {
+            Err(_) if self.transaction.connection.is_broken() => {
+                self.reopen().await?;
+                self.transaction.begin().await
+            }
+            Err(error) => {
+                self.reopen().await?;
+                Err(error)
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
+    async fn reopen(&mut self) -> Result<(), StoreError> {
+        if let Some(opening) = &self.opening {
+            let connection = Connection::open(opening).await?;
             std::mem::replace(&mut self.transaction.connection, connection).close().await;
         }
+        Ok(())
     }
 
     fn tell_failure(&mut self, reason: &str) {

@@ -5,7 +5,18 @@ use spire_core::bundle::{Bundle, JwtAuthority, X509Authority};
 use spire_core::entry::Entry;
 use spire_server::store::{Change, DeleteMode, EditRefused, Page, Revision, StoreError};
 
-use crate::{Fresh, at, domain, entry, store_bundles};
+use crate::{Fresh, Kind, at, domain, each_database, entry, store_bundles};
+
+each_database! {
+    a_bundle_is_read_as_it_was_written,
+    setting_a_bundle_keeps_its_publishers_number,
+    appending_counts_what_is_added,
+    appends_at_the_same_time_lose_nothing,
+    an_edit_is_kept_counted_or_refused,
+    bundles_are_listed_in_pages_without_our_own,
+    entries_that_federate_decide_how_a_bundle_goes,
+    a_bundle_that_nothing_refers_to_may_always_go,
+}
 
 fn x509(byte: u8) -> X509Authority {
     X509Authority { certificate: Bytes::from(vec![byte; 3]), tainted: false }
@@ -33,9 +44,8 @@ fn full(name: &str) -> Bundle {
     }
 }
 
-#[tokio::test]
-async fn a_bundle_is_read_as_it_was_written() {
-    let mut fresh = Fresh::new().await;
+async fn a_bundle_is_read_as_it_was_written(kind: Kind) {
+    let mut fresh = Fresh::new(kind).await;
     fresh.store.create_bundle(full("a.org")).await.unwrap();
     let again = fresh.store.create_bundle(full("a.org")).await;
     assert_eq!(again, Err(StoreError::AlreadyExists("bundle already exists".into())));
@@ -44,9 +54,8 @@ async fn a_bundle_is_read_as_it_was_written() {
     assert_eq!(fresh.store.bundle(&domain("b.org")).await, Ok(None));
 }
 
-#[tokio::test]
-async fn setting_a_bundle_keeps_its_publishers_number() {
-    let fresh = Fresh::new().await;
+async fn setting_a_bundle_keeps_its_publishers_number(kind: Kind) {
+    let fresh = Fresh::new(kind).await;
     let given = Bundle { sequence_number: 7, ..full("a.org") };
     fresh.store.set_bundle(given.clone()).await.unwrap();
     let revision = fresh.store.latest_revision().await.unwrap();
@@ -58,9 +67,8 @@ async fn setting_a_bundle_keeps_its_publishers_number() {
     assert_eq!(fresh.changes(revision).await, [Change::Bundle(domain("a.org"))]);
 }
 
-#[tokio::test]
-async fn appending_counts_what_is_added() {
-    let fresh = Fresh::new().await;
+async fn appending_counts_what_is_added(kind: Kind) {
+    let fresh = Fresh::new(kind).await;
     let append = |x509, jwt| fresh.store.append_to_bundle(domain("a.org"), x509, jwt);
     let first = append(vec![x509(1), x509(1)], vec![]).await.unwrap();
     assert_eq!((first.sequence_number, first.x509_authorities.len()), (0, 1));
@@ -77,9 +85,8 @@ async fn appending_counts_what_is_added() {
     assert_eq!(fresh.store.bundle(&domain("a.org")).await, Ok(Some(second)));
 }
 
-#[tokio::test]
-async fn appends_at_the_same_time_lose_nothing() {
-    let fresh = Fresh::new().await;
+async fn appends_at_the_same_time_lose_nothing(kind: Kind) {
+    let fresh = Fresh::new(kind).await;
     let appends =
         (0..40).map(|byte| fresh.store.append_to_bundle(domain("a.org"), vec![x509(byte)], vec![]));
     futures::future::try_join_all(appends).await.unwrap();
@@ -87,9 +94,8 @@ async fn appends_at_the_same_time_lose_nothing() {
     assert_eq!((bundle.x509_authorities.len(), bundle.sequence_number), (40, 39));
 }
 
-#[tokio::test]
-async fn an_edit_is_kept_counted_or_refused() {
-    let fresh = Fresh::new().await;
+async fn an_edit_is_kept_counted_or_refused(kind: Kind) {
+    let fresh = Fresh::new(kind).await;
     let missing = fresh.store.edit_bundle(domain("a.org"), |_| Ok(())).await;
     assert_eq!(missing, Err(StoreError::NotFound));
     fresh.store.create_bundle(full("a.org")).await.unwrap();
@@ -110,9 +116,8 @@ async fn an_edit_is_kept_counted_or_refused() {
     assert_eq!((kept.x509_authorities.len(), kept.jwt_authorities.len()), (2, 0));
 }
 
-#[tokio::test]
-async fn bundles_are_listed_in_pages_without_our_own() {
-    let fresh = Fresh::new().await;
+async fn bundles_are_listed_in_pages_without_our_own(kind: Kind) {
+    let fresh = Fresh::new(kind).await;
     store_bundles(&fresh.store, &["b.org", "own.org", "a.org", "c.org"]).await;
     let mut page = Page { after: None, limit: Some(2) };
     let own = domain("own.org");
@@ -126,10 +131,9 @@ async fn bundles_are_listed_in_pages_without_our_own() {
     assert_eq!(fresh.store.count_bundles().await, Ok(4));
 }
 
-#[tokio::test]
-async fn entries_that_federate_decide_how_a_bundle_goes() {
+async fn entries_that_federate_decide_how_a_bundle_goes(kind: Kind) {
     for mode in [DeleteMode::Restrict, DeleteMode::Delete, DeleteMode::Dissociate] {
-        let fresh = Fresh::new().await;
+        let fresh = Fresh::new(kind).await;
         store_bundles(&fresh.store, &["a.org", "b.org"]).await;
         let federated = Entry {
             federates_with: ["a.org", "b.org"].map(domain).into(),
@@ -163,9 +167,8 @@ async fn entries_that_federate_decide_how_a_bundle_goes() {
     }
 }
 
-#[tokio::test]
-async fn a_bundle_that_nothing_refers_to_may_always_go() {
-    let fresh = Fresh::new().await;
+async fn a_bundle_that_nothing_refers_to_may_always_go(kind: Kind) {
+    let fresh = Fresh::new(kind).await;
     store_bundles(&fresh.store, &["a.org"]).await;
     fresh.store.delete_bundle(domain("a.org"), DeleteMode::Restrict).await.unwrap();
     let twice = [Change::Bundle(domain("a.org"))];

@@ -7,7 +7,22 @@ use spire_server::store::{
     StoreError,
 };
 
-use crate::{Fresh, at, domain, entry, id, selectors, store_bundles};
+use crate::{Fresh, Kind, at, domain, each_database, entry, id, selectors, store_bundles};
+
+each_database! {
+    an_entry_is_read_as_it_was_written_and_after_a_restart,
+    what_cannot_differ_on_reading_is_made_equal_on_writing,
+    each_item_of_a_creation_gets_its_own_answer,
+    of_many_equal_creations_at_once_one_is_stored,
+    an_update_changes_what_it_names_and_nothing_else,
+    an_update_that_cannot_be_is_refused_alone,
+    deleted_entries_leave_nothing_behind,
+    filters_find_what_they_name,
+    page_tokens_are_decimal_and_never_given_twice,
+    all_entries_come_in_batches,
+    expired_entries_are_pruned_and_others_stay,
+    each_change_is_in_the_log_once,
+}
 
 async fn create(store: &Store, entries: &[Entry]) -> Vec<Result<CreatedEntry, StoreError>> {
     store.create_entries(entries.to_vec()).await.unwrap()
@@ -32,9 +47,8 @@ fn everything(entry_id: &str) -> Entry {
     }
 }
 
-#[tokio::test]
-async fn an_entry_is_read_as_it_was_written_and_after_a_restart() {
-    let mut fresh = Fresh::new().await;
+async fn an_entry_is_read_as_it_was_written_and_after_a_restart(kind: Kind) {
+    let mut fresh = Fresh::new(kind).await;
     store_bundles(&fresh.store, &["a.org", "b.org"]).await;
     let (full, plain) = (everything("full"), entry("plain", "/plain", &["unix:uid:1"]));
     let created = create(&fresh.store, &[full.clone(), plain.clone()]).await;
@@ -52,9 +66,8 @@ async fn an_entry_is_read_as_it_was_written_and_after_a_restart() {
     assert_eq!(fresh.store.entries(&[]).await, Ok(vec![]));
 }
 
-#[tokio::test]
-async fn what_cannot_differ_on_reading_is_made_equal_on_writing() {
-    let fresh = Fresh::new().await;
+async fn what_cannot_differ_on_reading_is_made_equal_on_writing(kind: Kind) {
+    let fresh = Fresh::new(kind).await;
     let given = Entry {
         created_at: "2024-01-01T00:00:00.9Z".parse().unwrap(),
         expires_at: Some("2034-01-01T00:00:00.9Z".parse().unwrap()),
@@ -69,9 +82,8 @@ async fn what_cannot_differ_on_reading_is_made_equal_on_writing() {
     assert_eq!(stored.dns_names, ["b", "a"].map(|name| name.parse().unwrap()));
 }
 
-#[tokio::test]
-async fn each_item_of_a_creation_gets_its_own_answer() {
-    let fresh = Fresh::new().await;
+async fn each_item_of_a_creation_gets_its_own_answer(kind: Kind) {
+    let fresh = Fresh::new(kind).await;
     let first = entry("first", "/one", &["a:1", "a:2"]);
     create(&fresh.store, std::slice::from_ref(&first)).await;
     let same = entry("same", "/one", &["a:2", "a:1"]);
@@ -96,9 +108,8 @@ async fn each_item_of_a_creation_gets_its_own_answer() {
     assert_eq!(fresh.store.count_entries(&EntryFilter::default()).await, Ok(3));
 }
 
-#[tokio::test]
-async fn of_many_equal_creations_at_once_one_is_stored() {
-    let fresh = Fresh::new().await;
+async fn of_many_equal_creations_at_once_one_is_stored(kind: Kind) {
+    let fresh = Fresh::new(kind).await;
     let creations = (0..50).map(|number| {
         let same = entry(&format!("id-{number}"), "/one", &["a:1"]);
         fresh.store.create_entries(vec![same])
@@ -111,9 +122,8 @@ async fn of_many_equal_creations_at_once_one_is_stored() {
     assert_eq!(fresh.store.count_entries(&EntryFilter::default()).await, Ok(1));
 }
 
-#[tokio::test]
-async fn an_update_changes_what_it_names_and_nothing_else() {
-    let fresh = Fresh::new().await;
+async fn an_update_changes_what_it_names_and_nothing_else(kind: Kind) {
+    let fresh = Fresh::new(kind).await;
     store_bundles(&fresh.store, &["a.org", "b.org", "c.org"]).await;
     let before = everything("one");
     create(&fresh.store, std::slice::from_ref(&before)).await;
@@ -155,9 +165,8 @@ async fn an_update_changes_what_it_names_and_nothing_else() {
     }
 }
 
-#[tokio::test]
-async fn an_update_that_cannot_be_is_refused_alone() {
-    let fresh = Fresh::new().await;
+async fn an_update_that_cannot_be_is_refused_alone(kind: Kind) {
+    let fresh = Fresh::new(kind).await;
     create(&fresh.store, &[entry("one", "/one", &["a:1", "b:1"])]).await;
     let update = EntryUpdate::new("one".parse().unwrap());
     let updates = vec![
@@ -175,20 +184,17 @@ async fn an_update_that_cannot_be_is_refused_alone() {
     assert_eq!(updated[3].as_ref().unwrap().revision_number, 1);
 }
 
-#[tokio::test]
-async fn deleted_entries_leave_nothing_behind() {
-    let fresh = Fresh::new().await;
+async fn deleted_entries_leave_nothing_behind(kind: Kind) {
+    let fresh = Fresh::new(kind).await;
     store_bundles(&fresh.store, &["a.org", "b.org"]).await;
     create(&fresh.store, &[everything("one"), entry("two", "/two", &["a:1"])]).await;
     let ids = ["one", "none", "two"].map(|id| id.parse().unwrap());
     let mut deleted = fresh.store.delete_entries(ids.into()).await.unwrap();
     deleted.sort();
     assert_eq!(deleted, ["one", "two"].map(|id| id.parse().unwrap()));
-    let mut connection = fresh.other_connection().await;
     for table in ["entries", "entry_selectors", "entry_federations"] {
         let count = format!("SELECT COUNT(*) FROM {table}");
-        let count = sqlx::query_scalar::<_, i64>(sqlx::AssertSqlSafe(count));
-        assert_eq!(count.fetch_one(&mut connection).await.unwrap(), 0, "{table}");
+        assert_eq!(fresh.database.number(&count).await, 0, "{table}");
     }
 }
 
@@ -211,9 +217,8 @@ async fn listed(store: &Store, filter: &EntryFilter, limit: Option<u32>) -> Vec<
     }
 }
 
-#[tokio::test]
-async fn filters_find_what_they_name() {
-    let fresh = Fresh::new().await;
+async fn filters_find_what_they_name(kind: Kind) {
+    let fresh = Fresh::new(kind).await;
     store_bundles(&fresh.store, &["a.org", "b.org"]).await;
     let federated = |names: &[&str], entry: Entry| Entry {
         federates_with: names.iter().map(|name| domain(name)).collect(),
@@ -291,12 +296,11 @@ async fn filters_find_what_they_name() {
     }
 }
 
-#[tokio::test]
-async fn page_tokens_are_decimal_and_never_given_twice() {
+async fn page_tokens_are_decimal_and_never_given_twice(kind: Kind) {
     for bad in ["", "x", "-1", "+1", " 1", "99999999999999999999"] {
         assert!(bad.parse::<PageToken>().is_err(), "{bad}");
     }
-    let fresh = Fresh::new().await;
+    let fresh = Fresh::new(kind).await;
     create(&fresh.store, &[entry("1", "/1", &["a:1"]), entry("2", "/2", &["a:1"])]).await;
     let page = Page { after: None, limit: Some(1) };
     let next = fresh.store.list_entries(&EntryFilter::default(), page).await.unwrap().next;
@@ -307,9 +311,8 @@ async fn page_tokens_are_decimal_and_never_given_twice() {
     assert_eq!(listed.items[0].id.as_str(), "3");
 }
 
-#[tokio::test]
-async fn all_entries_come_in_batches() {
-    let fresh = Fresh::new().await;
+async fn all_entries_come_in_batches(kind: Kind) {
+    let fresh = Fresh::new(kind).await;
     let entries = (0..2345).map(|number| {
         entry(
             &format!("id-{number}"),
@@ -318,15 +321,14 @@ async fn all_entries_come_in_batches() {
         )
     });
     create(&fresh.store, &entries.collect::<Vec<_>>()).await;
-    let batches: Vec<_> = fresh.store.every_entry().try_collect().await.unwrap();
+    let batches: Vec<_> = fresh.store.every_entry(Revision(0)).try_collect().await.unwrap();
     assert!(batches.len() > 2);
     let ids = batches.concat().into_iter().map(|entry| entry.id.to_string());
     assert!(ids.eq((0..2345).map(|number| format!("id-{number}"))));
 }
 
-#[tokio::test]
-async fn expired_entries_are_pruned_and_others_stay() {
-    let fresh = Fresh::new().await;
+async fn expired_entries_are_pruned_and_others_stay(kind: Kind) {
+    let fresh = Fresh::new(kind).await;
     let expiring = |entry_id: &str, second| Entry {
         expires_at: Some(at(second)),
         ..entry(entry_id, &format!("/{entry_id}"), &["a:1"])
@@ -345,9 +347,8 @@ async fn expired_entries_are_pruned_and_others_stay() {
     assert_eq!(listed(&fresh.store, &EntryFilter::default(), None).await, ["never", "new"]);
 }
 
-#[tokio::test]
-async fn each_change_is_in_the_log_once() {
-    let fresh = Fresh::new().await;
+async fn each_change_is_in_the_log_once(kind: Kind) {
+    let fresh = Fresh::new(kind).await;
     create(&fresh.store, &[entry("1", "/1", &["a:1"]), entry("2", "/2", &["a:1"])]).await;
     let named = |id: &str| Change::Entry(id.parse().unwrap());
     assert_eq!(fresh.changes(Revision(0)).await, ["1", "2"].map(named));

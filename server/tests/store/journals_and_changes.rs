@@ -4,7 +4,15 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use spire_server::store::{CaJournal, Change, Changes, Revision};
 
-use crate::{Fresh, at, domain, entry, store_bundles};
+use crate::{Fresh, Kind, at, domain, each_database, entry, store_bundles};
+
+each_database! {
+    a_server_finds_its_journal_by_its_keys,
+    changes_are_read_in_pieces_and_in_order,
+    who_is_behind_the_log_is_told_so,
+    many_changes_are_pruned_in_turns,
+    whoever_saw_a_revision_saw_all_before_it,
+}
 
 fn journal(authority: &str, data: &'static [u8], second: i64) -> CaJournal {
     CaJournal {
@@ -15,9 +23,8 @@ fn journal(authority: &str, data: &'static [u8], second: i64) -> CaJournal {
     }
 }
 
-#[tokio::test]
-async fn a_server_finds_its_journal_by_its_keys() {
-    let mut fresh = Fresh::new().await;
+async fn a_server_finds_its_journal_by_its_keys(kind: Kind) {
+    let mut fresh = Fresh::new(kind).await;
     let first = fresh.store.set_ca_journal(journal("aa", b"one", 10)).await.unwrap();
     let other = fresh.store.set_ca_journal(journal("bb", b"two", 20)).await.unwrap();
     assert_ne!(first, other);
@@ -41,9 +48,8 @@ async fn a_server_finds_its_journal_by_its_keys() {
     );
 }
 
-#[tokio::test]
-async fn changes_are_read_in_pieces_and_in_order() {
-    let mut fresh = Fresh::new().await;
+async fn changes_are_read_in_pieces_and_in_order(kind: Kind) {
+    let mut fresh = Fresh::new(kind).await;
     let mut changed = fresh.store.changed();
     assert_eq!(fresh.store.changes_since(Revision(0), 9).await.unwrap(), none(0));
     store_bundles(&fresh.store, &["a.org", "b.org", "c.org"]).await;
@@ -66,9 +72,8 @@ fn none(revision: u64) -> Changes {
     Changes::Since { changes: vec![], last: Revision(revision) }
 }
 
-#[tokio::test]
-async fn who_is_behind_the_log_is_told_so() {
-    let fresh = Fresh::new().await;
+async fn who_is_behind_the_log_is_told_so(kind: Kind) {
+    let fresh = Fresh::new(kind).await;
     store_bundles(&fresh.store, &["a.org", "b.org"]).await;
     assert_eq!(fresh.store.prune_changes(at(0)).await, Ok(0));
     assert_eq!(fresh.store.prune_changes(Timestamp::MAX).await, Ok(2));
@@ -79,18 +84,16 @@ async fn who_is_behind_the_log_is_told_so() {
     assert_eq!(fresh.changes(Revision(2)).await, [Change::Bundle(domain("c.org"))]);
 }
 
-#[tokio::test]
-async fn many_changes_are_pruned_in_turns() {
-    let fresh = Fresh::new().await;
+async fn many_changes_are_pruned_in_turns(kind: Kind) {
+    let fresh = Fresh::new(kind).await;
     let entries =
         (0..12_000).map(|number| entry(&format!("{number}"), &format!("/{number}"), &["a:1"]));
     fresh.store.create_entries(entries.collect()).await.unwrap();
     assert_eq!(fresh.store.prune_changes(Timestamp::MAX).await, Ok(12_000));
 }
 
-#[tokio::test]
-async fn whoever_saw_a_revision_saw_all_before_it() {
-    let fresh = Fresh::new().await;
+async fn whoever_saw_a_revision_saw_all_before_it(kind: Kind) {
+    let fresh = Fresh::new(kind).await;
     let writes = (0..200).map(|number| {
         let store = fresh.store.clone();
         let name = format!("{number}");

@@ -1,4 +1,4 @@
-//! The store, driven through its public face against real files.
+//! The store, driven through its public face against real files and real database servers.
 #![expect(clippy::unwrap_used, reason = "a test fails by it")]
 
 mod bundles;
@@ -6,11 +6,15 @@ mod entries;
 mod journals_and_changes;
 mod nodes;
 mod opening;
+mod outages;
+mod servers;
+mod several;
 mod tokens;
 mod trouble;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use spire_core::bundle::Bundle;
@@ -18,38 +22,139 @@ use spire_core::entry::{Entry, EntryId, Hint};
 use spire_core::id::{SpiffeId, TrustDomain};
 use spire_core::selector::{RequiredSelectors, Selector};
 use spire_server::store::{Attestation, Change, Changes, Revision, Settings, Store};
+use spire_test_databases::{Database, Engine, Server};
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, SqliteConnection};
 use tempfile::TempDir;
 
-/// A store in a folder of its own.
-struct Fresh {
-    store: Store,
-    path: PathBuf,
-    _folder: TempDir,
+/// The kinds of database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Sqlite,
+    Postgres,
+    MySql,
 }
 
-impl Fresh {
-    async fn new() -> Self {
-        Self::with_parameters("").await
+/// Makes of each function a test for each kind of database.
+macro_rules! each_database {
+    ($($name:ident),* $(,)?) => {$(
+        mod $name {
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn sqlite() {
+                super::$name(crate::Kind::Sqlite).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn postgres() {
+                super::$name(crate::Kind::Postgres).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn mysql() {
+                super::$name(crate::Kind::MySql).await;
+            }
+        }
+    )*};
+}
+use each_database;
+
+/// A store with a database of its own.
+struct Fresh {
+    store: Store,
+    settings: Settings,
+    database: Location,
+}
+
+/// Where a database is that nobody else uses.
+enum Location {
+    File(TempDir),
+    Server(Database),
+}
+
+impl Location {
+    async fn new(kind: Kind) -> Self {
+        let engine = match kind {
+            Kind::Sqlite => return Self::File(tempfile::tempdir().unwrap()),
+            Kind::Postgres => Engine::Postgres,
+            Kind::MySql => Engine::MariaDb,
+        };
+        Self::Server(Database::new(engine).await.unwrap())
     }
 
-    async fn with_parameters(parameters: &str) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("datastore.sqlite3");
-        let store = Store::open(&settings(&format!("{}{parameters}", path.display()))).await;
-        Self { store: store.unwrap(), path, _folder: folder }
+    fn settings(&self) -> Settings {
+        match self {
+            Self::File(folder) => settings(&folder.path().join(FILE).display().to_string()),
+            Self::Server(database) => {
+                let text = database.connection_string();
+                Settings::new(database.database_type(), &text).unwrap()
+            }
+        }
+    }
+
+    /// Runs statements beside the store.
+    async fn execute(&self, statements: &str) {
+        match self {
+            Self::Server(database) => database.execute(statements).await.unwrap(),
+            Self::File(folder) => {
+                let options = SqliteConnectOptions::new().filename(folder.path().join(FILE));
+                let mut connection = options.create_if_missing(true).connect().await.unwrap();
+                let statements = sqlx::raw_sql(AssertSqlSafe(statements.to_owned()));
+                statements.execute(&mut connection).await.unwrap();
+                connection.close().await.unwrap();
+            }
+        }
+    }
+
+    /// The number that a query yields.
+    async fn number(&self, query: &str) -> i64 {
+        match self {
+            Self::Server(database) => database.number(query).await.unwrap(),
+            Self::File(folder) => {
+                let options = SqliteConnectOptions::new().filename(folder.path().join(FILE));
+                let mut connection = options.connect().await.unwrap();
+                let query = sqlx::query_scalar(AssertSqlSafe(query.to_owned()));
+                query.fetch_one(&mut connection).await.unwrap()
+            }
+        }
+    }
+}
+
+/// The name of the file with the database.
+const FILE: &str = "datastore.sqlite3";
+
+impl Fresh {
+    async fn new(kind: Kind) -> Self {
+        let database = Location::new(kind).await;
+        let settings = database.settings();
+        let store = Store::open(&settings).await.unwrap();
+        Self { store, settings, database }
+    }
+
+    /// A store on a file; its connection string ends with `parameters`.
+    async fn of_file(parameters: &str) -> Self {
+        let database = Location::new(Kind::Sqlite).await;
+        let path = database.settings().connection_string.as_str().to_owned();
+        let settings = settings(&(path + parameters));
+        let store = Store::open(&settings).await.unwrap();
+        Self { store, settings, database }
     }
 
     async fn reopen(&mut self) {
         self.store.close().await;
-        let path = self.path.display().to_string();
-        self.store = Store::open(&settings(&path)).await.unwrap();
+        self.store = Store::open(&self.settings).await.unwrap();
+    }
+
+    /// The file with the database.
+    fn path(&self) -> PathBuf {
+        match &self.database {
+            Location::File(folder) => folder.path().join(FILE),
+            Location::Server(database) => panic!("{} is no file", database.name()),
+        }
     }
 
     /// A second connection to the same file.
-    async fn other_connection(&self) -> sqlx::SqliteConnection {
-        use sqlx::ConnectOptions;
-        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&self.path);
-        options.connect().await.unwrap()
+    async fn other_connection(&self) -> SqliteConnection {
+        SqliteConnectOptions::new().filename(self.path()).connect().await.unwrap()
     }
 
     /// What changed after `revision`.
@@ -59,6 +164,15 @@ impl Fresh {
             Changes::Pruned => panic!("pruned"),
         }
     }
+}
+
+/// A database on a server of our own, whose address and certificates are known.
+async fn private(engine: Engine) -> Database {
+    let database = Database::new(engine).await.unwrap();
+    if database.server().is_named() {
+        return Database::on(&Arc::new(Server::start(engine).await.unwrap())).await.unwrap();
+    }
+    database
 }
 
 fn settings(connection_string: &str) -> Settings {

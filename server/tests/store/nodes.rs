@@ -6,7 +6,20 @@ use spire_server::store::{
     Revision, SetMatch, SetRule, Store, StoreError, TokenUse,
 };
 
-use crate::{Fresh, at, attestation, entry, id, selectors};
+use crate::{Fresh, Kind, at, attestation, each_database, entry, id, selectors};
+
+each_database! {
+    an_attested_node_is_known_after_a_restart,
+    attesting_again_replaces_what_was_known,
+    evidence_that_could_be_replayed_counts_once,
+    a_banned_agent_stays_out_until_it_is_deleted,
+    a_pending_serial_becomes_the_present_one_when_used,
+    a_version_that_did_not_change_is_no_change,
+    an_evicted_token_agent_takes_its_token_and_alias_along,
+    a_token_that_admits_nobody_records_nobody,
+    filters_find_what_they_name,
+    pruning_spares_the_banned_and_the_proof_of_first_use,
+}
 
 async fn record(store: &Store, attestation: Attestation) -> Recorded {
     store.record_attestation(attestation, at(1000)).await.unwrap()
@@ -16,9 +29,8 @@ async fn known(store: &Store, path: &str) -> Node {
     store.node(&id(path)).await.unwrap().unwrap()
 }
 
-#[tokio::test]
-async fn an_attested_node_is_known_after_a_restart() {
-    let mut fresh = Fresh::new().await;
+async fn an_attested_node_is_known_after_a_restart(kind: Kind) {
+    let mut fresh = Fresh::new(kind).await;
     let given = Attestation {
         expires_at: "2040-01-01T00:00:00.5Z".parse().unwrap(),
         ..attestation("/spire/agent/a", "17")
@@ -31,9 +43,8 @@ async fn an_attested_node_is_known_after_a_restart() {
     assert_eq!(fresh.changes(Revision(0)).await, [Change::Node(node.agent_id)]);
 }
 
-#[tokio::test]
-async fn attesting_again_replaces_what_was_known() {
-    let fresh = Fresh::new().await;
+async fn attesting_again_replaces_what_was_known(kind: Kind) {
+    let fresh = Fresh::new(kind).await;
     let first = attestation("/spire/agent/a", "1");
     record(&fresh.store, first.clone()).await;
     let agent_id = first.agent_id.clone();
@@ -58,9 +69,8 @@ async fn attesting_again_replaces_what_was_known() {
     assert_eq!(fresh.store.count_nodes(&by("x509pop:ca:three")).await, Ok(1));
 }
 
-#[tokio::test]
-async fn evidence_that_could_be_replayed_counts_once() {
-    let fresh = Fresh::new().await;
+async fn evidence_that_could_be_replayed_counts_once(kind: Kind) {
+    let fresh = Fresh::new(kind).await;
     let tries = (0..50).map(|serial| {
         let first = attestation("/spire/agent/a", &serial.to_string());
         record(&fresh.store, Attestation { can_reattest: false, ..first })
@@ -76,9 +86,8 @@ async fn evidence_that_could_be_replayed_counts_once() {
     assert_eq!(known(&fresh.store, "/spire/agent/a").await, *winner);
 }
 
-#[tokio::test]
-async fn a_banned_agent_stays_out_until_it_is_deleted() {
-    let fresh = Fresh::new().await;
+async fn a_banned_agent_stays_out_until_it_is_deleted(kind: Kind) {
+    let fresh = Fresh::new(kind).await;
     let given = attestation("/spire/agent/a", "1");
     let agent_id = given.agent_id.clone();
     assert_eq!(fresh.store.ban_node(agent_id.clone()).await, Err(StoreError::NotFound));
@@ -97,9 +106,8 @@ async fn a_banned_agent_stays_out_until_it_is_deleted() {
     assert!(matches!(record(&fresh.store, given).await, Recorded::Stored(_)));
 }
 
-#[tokio::test]
-async fn a_pending_serial_becomes_the_present_one_when_used() {
-    let fresh = Fresh::new().await;
+async fn a_pending_serial_becomes_the_present_one_when_used(kind: Kind) {
+    let fresh = Fresh::new(kind).await;
     let agent_id = id("/spire/agent/a");
     let missing = fresh.store.renew_node(agent_id.clone(), "2".into(), at(1)).await;
     assert_eq!(missing, Err(StoreError::NotFound));
@@ -120,9 +128,8 @@ async fn a_pending_serial_becomes_the_present_one_when_used() {
     assert_eq!(fresh.store.promote_serial(agent_id, "2".into()).await, Ok(promoted));
 }
 
-#[tokio::test]
-async fn a_version_that_did_not_change_is_no_change() {
-    let fresh = Fresh::new().await;
+async fn a_version_that_did_not_change_is_no_change(kind: Kind) {
+    let fresh = Fresh::new(kind).await;
     let agent_id = id("/spire/agent/a");
     let missing = fresh.store.set_agent_version(agent_id.clone(), "1".into()).await;
     assert_eq!(missing, Err(StoreError::NotFound));
@@ -133,9 +140,8 @@ async fn a_version_that_did_not_change_is_no_change() {
     assert_eq!(fresh.store.latest_revision().await, revision);
 }
 
-#[tokio::test]
-async fn an_evicted_token_agent_takes_its_token_and_alias_along() {
-    let fresh = Fresh::new().await;
+async fn an_evicted_token_agent_takes_its_token_and_alias_along(kind: Kind) {
+    let fresh = Fresh::new(kind).await;
     let agent_id = id("/spire/agent/join_token/secret");
     let own = format!("spiffe_id:{agent_id}");
     let below = |name: &str, texts: &[&str]| spire_core::entry::Entry {
@@ -171,9 +177,8 @@ async fn an_evicted_token_agent_takes_its_token_and_alias_along() {
     assert_eq!(fresh.store.delete_node(agent_id).await, Err(StoreError::NotFound));
 }
 
-#[tokio::test]
-async fn a_token_that_admits_nobody_records_nobody() {
-    let fresh = Fresh::new().await;
+async fn a_token_that_admits_nobody_records_nobody(kind: Kind) {
+    let fresh = Fresh::new(kind).await;
     fresh.store.create_join_token("old".into(), at(999), None).await.unwrap();
     let offered = |token: &str| Attestation {
         join_token: Some(TokenUse { token: token.into(), key: KeyFingerprint([1; 32]) }),
@@ -188,9 +193,8 @@ async fn a_token_that_admits_nobody_records_nobody() {
     assert_eq!(fresh.store.count_nodes(&NodeFilter::default()).await, Ok(0));
 }
 
-#[tokio::test]
-async fn filters_find_what_they_name() {
-    let fresh = Fresh::new().await;
+async fn filters_find_what_they_name(kind: Kind) {
+    let fresh = Fresh::new(kind).await;
     let given = |name: &str, second, texts: &[&str]| Attestation {
         expires_at: at(second),
         selectors: selectors(texts),
@@ -238,14 +242,13 @@ async fn filters_find_what_they_name() {
         let count = fresh.store.count_nodes(filter).await.unwrap();
         assert_eq!(count, expected.len() as u64, "{filter:?}");
     }
-    let all: Vec<_> = fresh.store.every_node().try_collect().await.unwrap();
+    let all: Vec<_> = fresh.store.every_node(Revision(0)).try_collect().await.unwrap();
     assert_eq!(all.concat().len(), 4);
     assert_eq!(fresh.store.nodes(&[id("/a"), id("/x"), id("/d")]).await.unwrap().len(), 2);
 }
 
-#[tokio::test]
-async fn pruning_spares_the_banned_and_the_proof_of_first_use() {
-    let fresh = Fresh::new().await;
+async fn pruning_spares_the_banned_and_the_proof_of_first_use(kind: Kind) {
+    let fresh = Fresh::new(kind).await;
     for (name, second, can_reattest) in [
         ("a", 100, true),
         ("b", 100, true),
@@ -263,7 +266,5 @@ async fn pruning_spares_the_banned_and_the_proof_of_first_use() {
     assert_eq!(prune(true, 9).await, Ok(vec![id("/tofu")]));
     assert_eq!(prune(true, 9).await, Ok(vec![]));
     assert_eq!(fresh.store.count_nodes(&NodeFilter::default()).await, Ok(2));
-    let mut connection = fresh.other_connection().await;
-    let links = sqlx::query_scalar::<_, i64>("SELECT COUNT(*) FROM node_selectors");
-    assert_eq!(links.fetch_one(&mut connection).await.unwrap(), 4);
+    assert_eq!(fresh.database.number("SELECT COUNT(*) FROM node_selectors").await, 4);
 }

@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use spire_server::store::{EntryFilter, OpenError, Store};
+use spire_server::store::{EntryFilter, OpenError, Settings, Store};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode};
 use sqlx::{ConnectOptions, Connection, SqliteConnection};
 
@@ -80,20 +80,20 @@ async fn tables_of_another_program_are_refused() {
 
 #[tokio::test]
 async fn a_later_schema_is_refused() {
-    let fresh = Fresh::new().await;
+    let fresh = Fresh::of_file("").await;
     let mut connection = fresh.other_connection().await;
     let later = sqlx::query("UPDATE schema_version SET version = 1000");
     later.execute(&mut connection).await.unwrap();
-    let error = open(&fresh.path).await.err().unwrap();
+    let error = open(&fresh.path()).await.err().unwrap();
     assert!(matches!(error, OpenError::TooNew { found: 1000, .. }), "{error:?}");
 }
 
 #[tokio::test]
 async fn the_file_is_for_the_server_alone_and_safe_from_power_loss() {
-    let fresh = Fresh::new().await;
+    let fresh = Fresh::of_file("").await;
     fresh.store.create_entries(vec![entry("1", "/1", &["a:1"])]).await.unwrap();
     for file in ["", "-wal", "-shm"] {
-        let path = format!("{}{file}", fresh.path.display());
+        let path = format!("{}{file}", fresh.path().display());
         let mode = std::fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600, "{path}");
     }
@@ -161,4 +161,23 @@ async fn a_look_changes_nothing_and_makes_nothing() {
     look.create_entries(vec![entry("two", "/two", &["unix:uid:1"])]).await.unwrap_err();
     look.close().await;
     assert_eq!(contents(folder.path()), before);
+}
+
+#[tokio::test]
+async fn the_first_schema_is_brought_up_to_date() {
+    let fresh = Fresh::of_file("").await;
+    fresh.store.create_entries(vec![entry("1", "/1", &["a:1"])]).await.unwrap();
+    fresh.store.close().await;
+    let back = "ALTER TABLE change_head DROP COLUMN number; \
+                ALTER TABLE changes DROP COLUMN writer; \
+                UPDATE schema_version SET version = 1; \
+                INSERT INTO sqlite_sequence (name, seq) VALUES ('nodes', 41)";
+    fresh.database.execute(back).await;
+    let kept = Settings { disable_migration: true, ..fresh.settings.clone() };
+    let error = Store::open(&kept).await.err().unwrap();
+    assert!(matches!(error, OpenError::MigrationDisabled { found: 1, .. }), "{error:?}");
+    let store = Store::open(&fresh.settings).await.unwrap();
+    store.create_entries(vec![entry("2", "/2", &["a:1"])]).await.unwrap();
+    let last = fresh.database.number("SELECT MAX(number) FROM entries").await;
+    assert_eq!(last, 42, "no number is given twice");
 }

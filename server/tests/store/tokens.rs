@@ -4,16 +4,23 @@ use spire_server::store::{
     CreatedEntry, EntryFilter, KeyFingerprint, Redemption, Store, StoreError, TokenUse,
 };
 
-use crate::{Fresh, at, entry};
+use crate::{Fresh, Kind, at, each_database, entry};
+
+each_database! {
+    a_token_admits_one_key_and_that_one_again,
+    an_expired_token_is_gone_at_its_first_use,
+    of_a_hundred_keys_one_wins,
+    a_token_comes_with_its_alias_or_not_at_all,
+    expired_tokens_are_pruned_used_or_not,
+}
 
 async fn redeem(store: &Store, token: &str, key: u8, second: i64) -> Redemption {
     let offered = TokenUse { token: token.into(), key: KeyFingerprint([key; 32]) };
     store.redeem_join_token(offered, at(second)).await.unwrap()
 }
 
-#[tokio::test]
-async fn a_token_admits_one_key_and_that_one_again() {
-    let mut fresh = Fresh::new().await;
+async fn a_token_admits_one_key_and_that_one_again(kind: Kind) {
+    let mut fresh = Fresh::new(kind).await;
     fresh.store.create_join_token("t".into(), at(1000), None).await.unwrap();
     assert_eq!(redeem(&fresh.store, "T", 1, 1).await, Redemption::Unknown);
     assert_eq!(redeem(&fresh.store, "t", 1, 999).await, Redemption::Fresh);
@@ -24,17 +31,15 @@ async fn a_token_admits_one_key_and_that_one_again() {
     assert_eq!(redeem(&fresh.store, "t", 1, 1001).await, Redemption::Unknown);
 }
 
-#[tokio::test]
-async fn an_expired_token_is_gone_at_its_first_use() {
-    let fresh = Fresh::new().await;
+async fn an_expired_token_is_gone_at_its_first_use(kind: Kind) {
+    let fresh = Fresh::new(kind).await;
     fresh.store.create_join_token("t".into(), at(1000), None).await.unwrap();
     assert_eq!(redeem(&fresh.store, "t", 1, 1001).await, Redemption::Expired);
     assert_eq!(redeem(&fresh.store, "t", 1, 1001).await, Redemption::Unknown);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn of_a_hundred_keys_one_wins() {
-    let fresh = Fresh::new().await;
+async fn of_a_hundred_keys_one_wins(kind: Kind) {
+    let fresh = Fresh::new(kind).await;
     fresh.store.create_join_token("t".into(), at(1000), None).await.unwrap();
     let mut tasks = tokio::task::JoinSet::new();
     for key in 0..100 {
@@ -46,9 +51,8 @@ async fn of_a_hundred_keys_one_wins() {
     assert_eq!((count(Redemption::Fresh), count(Redemption::Used)), (1, 99));
 }
 
-#[tokio::test]
-async fn a_token_comes_with_its_alias_or_not_at_all() {
-    let fresh = Fresh::new().await;
+async fn a_token_comes_with_its_alias_or_not_at_all(kind: Kind) {
+    let fresh = Fresh::new(kind).await;
     let alias = entry("alias", "/alias", &["spiffe_id:x"]);
     let created = fresh.store.create_join_token("t".into(), at(1000), Some(alias.clone())).await;
     assert_eq!(created, Ok(Some(CreatedEntry::Stored(alias.clone()))));
@@ -64,9 +68,8 @@ async fn a_token_comes_with_its_alias_or_not_at_all() {
     assert_eq!(redeem(&fresh.store, "u", 1, 1).await, Redemption::Unknown);
 }
 
-#[tokio::test]
-async fn expired_tokens_are_pruned_used_or_not() {
-    let fresh = Fresh::new().await;
+async fn expired_tokens_are_pruned_used_or_not(kind: Kind) {
+    let fresh = Fresh::new(kind).await;
     for (token, second) in [("used", 10), ("unused", 10), ("young", 20)] {
         fresh.store.create_join_token(token.into(), at(second), None).await.unwrap();
     }
@@ -78,10 +81,10 @@ async fn expired_tokens_are_pruned_used_or_not() {
 
 #[tokio::test]
 async fn no_token_is_in_the_file() {
-    let fresh = Fresh::new().await;
+    let fresh = Fresh::of_file("").await;
     let token = "8f0c1a52-secret";
     fresh.store.create_join_token(token.into(), at(1000), None).await.unwrap();
     fresh.store.close().await;
-    let bytes = std::fs::read(&fresh.path).unwrap();
+    let bytes = std::fs::read(fresh.path()).unwrap();
     assert!(!bytes.windows(token.len()).any(|window| window == token.as_bytes()));
 }

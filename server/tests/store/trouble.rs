@@ -7,7 +7,7 @@ use crate::{Fresh, entry};
 
 #[tokio::test]
 async fn a_locked_database_refuses_writes_serves_reads_and_recovers() {
-    let fresh = Fresh::with_parameters("?_busy_timeout=50").await;
+    let fresh = Fresh::of_file("?_busy_timeout=50").await;
     let create = |name: &str| {
         let entry = entry(name, &format!("/{name}"), &["a:1"]);
         fresh.store.create_entries(vec![entry])
@@ -31,7 +31,7 @@ async fn a_locked_database_refuses_writes_serves_reads_and_recovers() {
 
 #[tokio::test]
 async fn a_lock_that_ends_in_time_costs_nothing() {
-    let fresh = Fresh::new().await;
+    let fresh = Fresh::of_file("").await;
     let mut other = fresh.other_connection().await;
     sqlx::query("BEGIN IMMEDIATE").execute(&mut other).await.unwrap();
     let mut write = Box::pin(fresh.store.create_entries(vec![entry("1", "/1", &["a:1"])]));
@@ -42,7 +42,7 @@ async fn a_lock_that_ends_in_time_costs_nothing() {
 
 #[tokio::test]
 async fn a_write_that_fails_half_way_leaves_nothing() {
-    let fresh = Fresh::new().await;
+    let fresh = Fresh::of_file("").await;
     let many = |first: u32| {
         let numbers = first..first + 2000;
         let one = |number| entry(&format!("{number}"), &format!("/{number}"), &["a:1"]);

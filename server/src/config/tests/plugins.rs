@@ -86,7 +86,7 @@ fn plugins_keep_their_order_and_their_settings() {
     assert_eq!(names, ["b", "a"]);
     assert!(!assigned.node_attestors[0].section.is_empty());
     assert_eq!(assigned.credential_composers.len(), 1);
-    assert_eq!(assigned.data_store.connection_string, "x");
+    assert_eq!(assigned.data_store.connection_string.as_str(), "x");
 
     let json = r#"{"server": {"trust_domain": "a", "data_dir": "."}, "plugins": {
         "DataStore": [{"sql": [{"plugin_data": [{"database_type": "sqlite3", "connection_string": "x"}]}]}],

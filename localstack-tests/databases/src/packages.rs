@@ -2,13 +2,12 @@
 //! installed, or named to whoever may install it.
 
 use std::fs::File;
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, bail, ensure};
 
-use crate::binaries::{say, target};
-use crate::user::User;
+use crate::{say, target};
 
 /// A command that runs `program`, which is in Debian's `package`.
 ///
@@ -16,19 +15,20 @@ use crate::user::User;
 /// When it is missing and cannot be installed; names the package.
 pub fn command(program: &str, package: &str) -> anyhow::Result<Command> {
     ensure(package, || is_on_path(program))?;
-    Ok(Command::new(program))
+    // Servers are where a user's own path does not lead.
+    Ok(Command::new(find(program).unwrap_or_else(|| program.into())))
 }
 
 /// Installs `package` unless `is_there`. Processes that do so at the same time wait for each other.
 ///
 /// # Errors
 /// When it cannot be installed; names the package.
-pub(crate) fn ensure(package: &str, is_there: impl Fn() -> bool) -> anyhow::Result<()> {
+pub fn ensure(package: &str, is_there: impl Fn() -> bool) -> anyhow::Result<()> {
     if is_there() {
         return Ok(());
     }
     let by_hand = format!("install the package {package} (apt-get install {package})");
-    if User::current().uid != 0 || !is_on_path("apt-get") {
+    if !rustix::process::geteuid().is_root() || !is_on_path("apt-get") {
         bail!("{by_hand}; only root on Debian or Ubuntu has it installed by the tests");
     }
     let lock = File::create(target()?.join("spire-packages.lock"))?;
@@ -52,6 +52,11 @@ fn apt_get(arguments: &[&str]) -> anyhow::Result<()> {
 }
 
 fn is_on_path(program: &str) -> bool {
+    find(program).is_some()
+}
+
+fn find(program: &str) -> Option<PathBuf> {
     let folders = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&folders).any(|folder| Path::new(&folder).join(program).is_file())
+    let folders = std::env::split_paths(&folders).chain([PathBuf::from("/usr/sbin")]);
+    folders.map(|folder| folder.join(program)).find(|path| path.is_file())
 }

@@ -1,4 +1,4 @@
-//! SQLite: where the database is, how connections are set up, whose tables it holds.
+//! SQLite: where the database is, how connections are set up, and what errors mean.
 
 use std::fs::OpenOptions;
 use std::io;
@@ -8,11 +8,10 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use sqlx::ConnectOptions;
+use sqlx::error::DatabaseError;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 
-use super::StoreError;
-use super::database::Connection;
-use super::sql::Statement;
+use super::{StoreError, unescape};
 
 /// How long a statement waits for a lock of another process, unless the connection string says
 /// otherwise.
@@ -23,7 +22,7 @@ const KEPT_LOG_BYTES: u32 = 16 << 20;
 
 /// A connection string: a path, a `file:` URI with parameters, or `:memory:`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Location {
+pub(in crate::store) struct Location {
     /// The file; `None` is memory.
     pub(super) path: Option<PathBuf>,
     create: bool,
@@ -84,19 +83,6 @@ fn is_scheme(text: &str) -> bool {
         && text.chars().all(|next| next.is_ascii_alphanumeric() || "+-.".contains(next))
 }
 
-/// Replaces `%xx`.
-fn unescape(text: &str) -> Result<String, String> {
-    let mut pieces = text.split('%');
-    let mut bytes = pieces.next().unwrap_or_default().as_bytes().to_vec();
-    for piece in pieces {
-        let byte = piece.get(..2).and_then(|digits| hex::decode(digits).ok());
-        let byte = byte.ok_or_else(|| format!("\"%{piece}\" is no escape of two digits"))?;
-        bytes.extend(byte);
-        bytes.extend_from_slice(&piece.as_bytes()[2..]);
-    }
-    String::from_utf8(bytes).map_err(|_| "it is not UTF-8".to_owned())
-}
-
 impl Location {
     fn options(&self) -> SqliteConnectOptions {
         let path = self.path.as_deref().unwrap_or(Path::new(":memory:"));
@@ -134,21 +120,9 @@ impl Location {
         self.options().read_only(true).immutable(!is_in_use)
     }
 
-    /// The names of the tables that the database holds, found without changing a byte of it. A
-    /// file that does not exist has none.
-    pub(super) async fn tables(&self) -> Result<Vec<String>, StoreError> {
-        let Some(path) = self.path.as_deref() else { return Ok(Vec::new()) };
-        if bytes_in(path)? == 0 {
-            return Ok(Vec::new());
-        }
-        let mut connection = Connection::open(&self.onlooker()).await?;
-        let names = Statement::new(
-            "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite@_%' \
-             ESCAPE '@'",
-        );
-        let rows = connection.fetch(names).await?;
-        connection.close().await;
-        rows.iter().map(|row| row.text(0).map(str::to_owned)).collect()
+    /// Whether there is a file with anything in it. What is in memory begins empty.
+    pub(super) fn has_content(&self) -> Result<bool, StoreError> {
+        self.path.as_deref().map_or(Ok(false), |path| Ok(bytes_in(path)? > 0))
     }
 
     /// Creates the file, for nobody but this user, unless it is there or must be.
@@ -177,6 +151,35 @@ fn bytes_in(path: &Path) -> Result<u64, StoreError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
         Err(error) => Err(StoreError::Unavailable(error.to_string())),
     }
+}
+
+/// What a result code says.
+///
+/// # Source
+/// SQLite, Result and Error Codes; the low byte is the primary code.
+pub(super) fn meaning(error: &dyn DatabaseError) -> Option<StoreError> {
+    use StoreError::{Conflict, Corrupt, Unavailable};
+    let message = error.message();
+    Some(match code(error) {
+        5 | 6 => Unavailable(format!("{message}; another process is using it, or has it open")),
+        8 => Unavailable(format!("{message}; check the permissions of the file and its folder")),
+        10 => Unavailable(format!("{message}; check the file system that holds it")),
+        13 => Unavailable(format!("{message}; free space on the file system that holds it")),
+        14 => Unavailable(format!("{message}; check that its folder exists and can be written")),
+        11 | 26 => Corrupt(message.to_owned()),
+        19 => Conflict,
+        _ => return None,
+    })
+}
+
+/// The primary result code.
+fn code(error: &dyn DatabaseError) -> i32 {
+    error.code().and_then(|code| code.parse::<i32>().ok()).unwrap_or_default() & 0xff
+}
+
+/// Whether another process holds a lock.
+pub(in crate::store) fn is_busy(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(|error| matches!(code(error), 5 | 6))
 }
 
 #[cfg(test)]

@@ -1,0 +1,287 @@
+//! What differs between the kinds of database, side by side.
+//!
+//! Statements are the same for all of them: whole numbers, texts and bytes, `?` for parameters.
+//! What remains is here: how a write begins and ends, how servers that start at the same time wait
+//! for each other, what failures mean, and where a connection string leads.
+
+mod mysql;
+mod notifications;
+mod postgres;
+mod sqlite;
+
+use std::borrow::Cow;
+use std::io;
+
+use sqlx::error::DatabaseError;
+use sqlx::mysql::MySqlConnectOptions;
+use sqlx::postgres::PgConnectOptions;
+use sqlx::sqlite::SqliteConnectOptions;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::database::Connection;
+use super::sql::Statement;
+use super::{DatabaseKind, Revision, Settings, StoreError};
+
+pub(super) use notifications::tell;
+pub(super) use sqlite::is_busy;
+
+/// What one kind of database wants to be told in its own words.
+pub(super) struct Dialect {
+    /// Begins a transaction that writes. It yields the row of `change_head`, which it holds until
+    /// its end: of all servers one writes at a time, and sees all that was written before.
+    pub(super) begin: &'static str,
+    /// Ends it, before [`Dialect::commit`] adds the notification.
+    commit: &'static str,
+    /// Tells other servers that there is a new revision; empty where they have to look.
+    notify: &'static str,
+    /// Yields 1 once no other server migrates, until [`Dialect::migrated`].
+    pub(super) begin_migration: &'static str,
+    /// Keeps what was migrated.
+    pub(super) migrated: &'static str,
+    /// Undoes it where that is possible; else each step can be done again.
+    pub(super) not_migrated: &'static str,
+    /// Each version of the tables with what makes it from the one before.
+    pub(super) versions: &'static [(i64, &'static str)],
+    /// Yields the names of all tables.
+    tables: &'static str,
+    /// Whether parameters are `$1`, `$2` and so on.
+    pub(super) numbers_parameters: bool,
+    /// What an error says about the call; `None` where it says nothing in particular.
+    pub(super) meaning: fn(&dyn DatabaseError) -> Option<StoreError>,
+    /// Whether an error while a connection opens is that of a database that starts, stops or is
+    /// busy.
+    pub(super) passes: fn(&dyn DatabaseError) -> bool,
+}
+
+/// The version of the tables that this server needs.
+pub(super) const LAST_VERSION: i64 = 2;
+
+static SQLITE: Dialect = Dialect {
+    begin: "BEGIN IMMEDIATE; SELECT revision, number FROM change_head",
+    commit: "COMMIT",
+    notify: "",
+    begin_migration: "BEGIN IMMEDIATE; SELECT 1",
+    migrated: "COMMIT",
+    not_migrated: "ROLLBACK",
+    versions: &[
+        (1, include_str!("../migrations/sqlite/1.sql")),
+        (2, include_str!("../migrations/sqlite/2.sql")),
+    ],
+    tables: "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite@_%' \
+             ESCAPE '@'",
+    numbers_parameters: false,
+    meaning: sqlite::meaning,
+    passes: |_| false,
+};
+
+/// A server that no longer answers must not hold up the others, hence the time limits. They are set
+/// for each transaction, so that a pooler between here and the database does not lose them.
+static POSTGRES: Dialect = Dialect {
+    begin: "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = '8s'; \
+            SET LOCAL idle_in_transaction_session_timeout = '10s'; \
+            SELECT revision, number FROM change_head FOR UPDATE",
+    commit: "COMMIT",
+    notify: "NOTIFY spire_changes",
+    begin_migration: "BEGIN; SELECT pg_advisory_xact_lock(8314891476538123365); SELECT 1::bigint",
+    migrated: "COMMIT",
+    not_migrated: "ROLLBACK",
+    versions: &[(2, include_str!("../migrations/postgres/2.sql"))],
+    tables: "SELECT tablename::text FROM pg_tables WHERE schemaname = current_schema()",
+    numbers_parameters: true,
+    meaning: postgres::meaning,
+    passes: postgres::passes,
+};
+
+/// As for PostgreSQL. What changes tables commits by itself here; the scripts can be run again.
+static MYSQL: Dialect = Dialect {
+    begin: "SET SESSION innodb_lock_wait_timeout = 8, wait_timeout = 10; \
+            SET TRANSACTION ISOLATION LEVEL READ COMMITTED; START TRANSACTION; \
+            SELECT revision, number FROM change_head FOR UPDATE",
+    commit: "COMMIT; SET SESSION wait_timeout = DEFAULT",
+    notify: "",
+    begin_migration: "SELECT GET_LOCK(LEFT(CONCAT('spire ', DATABASE()), 64), 300)",
+    migrated: "DO RELEASE_LOCK(LEFT(CONCAT('spire ', DATABASE()), 64))",
+    not_migrated: "DO RELEASE_LOCK(LEFT(CONCAT('spire ', DATABASE()), 64))",
+    versions: &[(2, include_str!("../migrations/mysql/2.sql"))],
+    tables: "SELECT table_name FROM information_schema.tables WHERE table_schema = DATABASE()",
+    numbers_parameters: false,
+    meaning: mysql::meaning,
+    passes: mysql::passes,
+};
+
+impl Dialect {
+    /// Commits a transaction. Where it changed something, other servers are told on the way.
+    pub(super) fn commit(&self, changed: Option<Revision>) -> Cow<'static, str> {
+        match changed {
+            Some(Revision(revision)) if !self.notify.is_empty() => {
+                Cow::Owned(format!("{}, '{revision}'; {}", self.notify, self.commit))
+            }
+            _ => Cow::Borrowed(self.commit),
+        }
+    }
+}
+
+/// Where a database is, as its connection string says.
+#[derive(Clone)]
+pub(super) enum Place {
+    Sqlite(sqlite::Location),
+    Postgres(Box<PgConnectOptions>),
+    MySql(Box<MySqlConnectOptions>),
+}
+
+/// How a connection is opened.
+#[derive(Clone)]
+pub(super) enum Opening {
+    Sqlite(Box<SqliteConnectOptions>),
+    Postgres(Box<PgConnectOptions>),
+    MySql(Box<MySqlConnectOptions>),
+}
+
+impl Place {
+    /// Reads a connection string. Nothing is opened.
+    ///
+    /// # Errors
+    /// What is wrong with it, without repeating its secrets.
+    pub(super) fn read(settings: &Settings, connection_string: &str) -> Result<Self, String> {
+        match settings.kind {
+            DatabaseKind::Sqlite => connection_string.parse().map(Self::Sqlite),
+            DatabaseKind::Postgres => {
+                postgres::options(connection_string).map(|options| Self::Postgres(options.into()))
+            }
+            DatabaseKind::MySql => mysql::options(connection_string, &settings.tls)
+                .map(|options| Self::MySql(options.into())),
+        }
+    }
+
+    /// Its name in messages, without secrets.
+    pub(super) fn name(&self) -> String {
+        match self {
+            Self::Sqlite(location) => {
+                let path = location.path.as_ref().map(|path| path.display().to_string());
+                path.unwrap_or_else(|| ":memory:".to_owned())
+            }
+            Self::Postgres(options) => format!(
+                "postgres://{}@{}:{}/{}",
+                options.get_username(),
+                options.get_host(),
+                options.get_port(),
+                options.get_database().unwrap_or_else(|| options.get_username())
+            ),
+            Self::MySql(options) => format!(
+                "mysql://{}@{}:{}/{}",
+                options.get_username(),
+                options.get_host(),
+                options.get_port(),
+                options.get_database().unwrap_or_default()
+            ),
+        }
+    }
+
+    /// The command that copies SPIRE's tables out of it. Connection strings may hold passwords, so
+    /// that only paths are written out.
+    pub(super) fn copy_command(&self) -> String {
+        let kind = match self {
+            Self::Sqlite(_) => {
+                let path = self.name();
+                return format!(
+                    "spire-server datastore copy -from sqlite3:{path} -to sqlite3:{path}.copy"
+                );
+            }
+            Self::Postgres(_) => "postgres",
+            Self::MySql(_) => "mysql",
+        };
+        format!(
+            "spire-server datastore copy -from {kind}:<its connection_string> \
+             -to {kind}:<that of an empty database>"
+        )
+    }
+
+    /// Whether it lies in this process and goes away with its only connection.
+    pub(super) fn is_memory(&self) -> bool {
+        matches!(self, Self::Sqlite(location) if location.path.is_none())
+    }
+
+    /// How the connection is opened that writes.
+    pub(super) fn writer(&self) -> Opening {
+        match self {
+            Self::Sqlite(location) => Opening::Sqlite(location.writer().into()),
+            Self::Postgres(options) => Opening::Postgres(options.clone()),
+            Self::MySql(options) => Opening::MySql(options.clone()),
+        }
+    }
+
+    /// How connections are opened that only read.
+    pub(super) fn reader(&self) -> Opening {
+        match self {
+            Self::Sqlite(location) => Opening::Sqlite(location.reader().into()),
+            _ => self.writer(),
+        }
+    }
+
+    /// How a connection is opened that changes nothing, not even in the files beside a database.
+    pub(super) fn onlooker(&self) -> Opening {
+        match self {
+            Self::Sqlite(location) => Opening::Sqlite(location.onlooker().into()),
+            _ => self.writer(),
+        }
+    }
+
+    /// The names of the tables that the database holds, found without changing a byte of it.
+    pub(super) async fn tables(&self) -> Result<Vec<String>, StoreError> {
+        if let Self::Sqlite(location) = self
+            && !location.has_content()?
+        {
+            return Ok(Vec::new());
+        }
+        let onlooker = self.onlooker();
+        let mut connection = Connection::open(&onlooker).await?;
+        let rows = connection.fetch(Statement::new(onlooker.dialect().tables)).await?;
+        connection.close().await;
+        rows.iter().map(|row| row.text(0).map(str::to_owned)).collect()
+    }
+
+    /// Pokes `changed` with what other servers commit, as far as the database tells, until `stop`
+    /// fires.
+    pub(super) async fn listen(self, changed: watch::Sender<Revision>, stop: CancellationToken) {
+        if let Self::Postgres(options) = self {
+            notifications::listen(*options, changed, stop).await;
+        }
+    }
+
+    /// Creates what must be there before a connection can be opened.
+    pub(super) fn create(&self) -> io::Result<()> {
+        match self {
+            Self::Sqlite(location) => location.create(),
+            Self::Postgres(_) | Self::MySql(_) => Ok(()),
+        }
+    }
+}
+
+impl Opening {
+    /// What is spoken on the connection.
+    pub(super) fn dialect(&self) -> &'static Dialect {
+        match self {
+            Self::Sqlite(_) => &SQLITE,
+            Self::Postgres(_) => &POSTGRES,
+            Self::MySql(_) => &MYSQL,
+        }
+    }
+
+    /// Whether the database is another process, which may stop and come back.
+    pub(super) fn is_remote(&self) -> bool {
+        !matches!(self, Self::Sqlite(_))
+    }
+}
+
+/// Replaces `%xx`.
+fn unescape(text: &str) -> Result<String, String> {
+    let mut pieces = text.split('%');
+    let mut bytes = pieces.next().unwrap_or_default().as_bytes().to_vec();
+    for piece in pieces {
+        let byte = piece.get(..2).and_then(|digits| hex::decode(digits).ok());
+        bytes.extend(byte.ok_or("a % is not followed by two hexadecimal digits")?);
+        bytes.extend_from_slice(&piece.as_bytes()[2..]);
+    }
+    String::from_utf8(bytes).map_err(|_| "it is not UTF-8".to_owned())
+}

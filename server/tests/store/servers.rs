@@ -1,0 +1,148 @@
+//! Opening databases that are servers: other people's tables, TLS, many that start at once.
+
+use spire_server::store::{EntryFilter, OpenError, Settings, Store, TlsFiles};
+use spire_test_databases::Engine;
+
+use crate::{Fresh, Kind, Location, each_database, entry, private};
+
+each_database! {
+    tables_of_others_are_refused_and_left,
+    a_later_schema_is_refused_and_an_earlier_one_where_it_must_stay,
+    servers_that_start_at_once_on_an_empty_database_all_start,
+    an_unfinished_creation_is_finished,
+    a_look_makes_nothing,
+}
+
+/// How often servers start at once: more by hand.
+fn rounds() -> usize {
+    std::env::var("SPIRE_TEST_MIGRATIONS").map_or(3, |text| text.parse().unwrap())
+}
+
+async fn tables_of_others_are_refused_and_left(kind: Kind) {
+    let database = Location::new(kind).await;
+    database.execute("CREATE TABLE albums (title VARCHAR(9))").await;
+    let error = Store::open(&database.settings()).await.err().unwrap();
+    assert!(matches!(error, OpenError::ForeignTables(_)), "{error:?}");
+
+    let database = Location::new(kind).await;
+    let spire = "CREATE TABLE migrations (version INTEGER); \
+                 CREATE TABLE registered_entries (entry_id VARCHAR(255))";
+    database.execute(spire).await;
+    let error = Store::open(&database.settings()).await.err().unwrap();
+    assert!(matches!(error, OpenError::SpireTables { .. }), "{error:?}");
+    let message = error.to_string();
+    assert!(message.contains("spire-server datastore copy -from "), "{message}");
+    assert!(!message.contains("not-secret"), "{message}");
+    assert_eq!(database.number("SELECT COUNT(*) FROM registered_entries").await, 0);
+}
+
+async fn a_later_schema_is_refused_and_an_earlier_one_where_it_must_stay(kind: Kind) {
+    let fresh = Fresh::new(kind).await;
+    fresh.database.execute("UPDATE schema_version SET version = 1000").await;
+    let error = Store::open(&fresh.settings).await.err().unwrap();
+    assert!(matches!(error, OpenError::TooNew { found: 1000, .. }), "{error:?}");
+    fresh.database.execute("UPDATE schema_version SET version = 1").await;
+    let kept = Settings { disable_migration: true, ..fresh.settings.clone() };
+    let error = Store::open(&kept).await.err().unwrap();
+    assert!(matches!(error, OpenError::MigrationDisabled { found: 1, .. }), "{error:?}");
+}
+
+async fn servers_that_start_at_once_on_an_empty_database_all_start(kind: Kind) {
+    for _ in 0..rounds() {
+        let database = Location::new(kind).await;
+        let settings = database.settings();
+        let stores = (0..6).map(|_| Store::open(&settings));
+        let stores = futures::future::try_join_all(stores).await.unwrap();
+        for (number, store) in stores.iter().enumerate() {
+            let one = entry(&format!("{number}"), &format!("/{number}"), &["a:1"]);
+            assert!(store.create_entries(vec![one]).await.unwrap()[0].is_ok());
+        }
+        for store in &stores {
+            assert_eq!(store.count_entries(&EntryFilter::default()).await, Ok(6));
+            store.close().await;
+        }
+        assert_eq!(database.number("SELECT COUNT(*) FROM schema_version").await, 1);
+    }
+}
+
+/// MySQL keeps each table that was created before a crash.
+async fn an_unfinished_creation_is_finished(kind: Kind) {
+    let fresh = Fresh::new(kind).await;
+    fresh.store.close().await;
+    if kind == Kind::MySql {
+        fresh.database.execute("DROP TABLE changes, nodes; DELETE FROM schema_version").await;
+    }
+    let store = Store::open(&fresh.settings).await.unwrap();
+    store.create_entries(vec![entry("1", "/1", &["a:1"])]).await.unwrap();
+    assert_eq!(store.count_entries(&EntryFilter::default()).await, Ok(1));
+}
+
+async fn a_look_makes_nothing(kind: Kind) {
+    let database = Location::new(kind).await;
+    let missing = Store::look(&database.settings()).await.err().unwrap();
+    assert!(missing.to_string().contains("it holds no tables yet"), "{missing}");
+    let store = Store::open(&database.settings()).await.unwrap();
+    store.create_entries(vec![entry("1", "/1", &["a:1"])]).await.unwrap();
+    let look = Store::look(&database.settings()).await.unwrap();
+    assert_eq!(look.count_entries(&EntryFilter::default()).await, Ok(1));
+    assert!(look.create_entries(vec![entry("2", "/2", &["a:1"])]).await.is_err());
+}
+
+async fn opens(settings: Settings) -> Result<(), String> {
+    Store::open(&settings).await.map(drop).map_err(|error| error.to_string())
+}
+
+#[tokio::test]
+async fn postgres_proves_itself_where_it_must() {
+    let database = private(Engine::Postgres).await;
+    let tls = database.server().tls().unwrap();
+    let address = database.server().address().unwrap();
+    let open = async |end: &str| {
+        let text = format!(
+            "host={} port={}\n user=postgres password='not-secret' dbname={} {end}",
+            address.ip(),
+            address.port(),
+            database.name()
+        );
+        opens(Settings::new("postgres", &text).unwrap()).await
+    };
+    let root = tls.root.display();
+    open("").await.unwrap();
+    open("sslmode=require").await.unwrap();
+    open(&format!("sslmode=verify-full sslrootcert={root}")).await.unwrap();
+    let (certificate, key) = (tls.client_certificate.display(), tls.client_key.display());
+    open(&format!("sslrootcert={root} sslcert={certificate} sslkey={key}")).await.unwrap();
+    let unknown = open("sslmode=verify-full").await.unwrap_err();
+    assert!(unknown.contains("certificate"), "{unknown}");
+    let password = open("password=wrong").await.unwrap_err();
+    assert!(password.contains("check user and password"), "{password}");
+    let absent = open("dbname=nowhere").await.unwrap_err();
+    assert!(absent.contains("create the database"), "{absent}");
+}
+
+#[tokio::test]
+async fn mysql_proves_itself_where_it_must() {
+    let database = private(Engine::MariaDb).await;
+    let files = database.server().tls().unwrap();
+    let plain = database.connection_string().replace("&tls=false", "");
+    let open = async |end: &str, tls: TlsFiles| {
+        let text = format!("{plain}{end}");
+        opens(Settings { tls, ..Settings::new("mysql", &text).unwrap() }).await
+    };
+    let none = TlsFiles::default();
+    let root = TlsFiles { root_ca_path: Some(files.root.clone()), ..TlsFiles::default() };
+    let client = TlsFiles {
+        client_cert_path: Some(files.client_certificate.clone()),
+        client_key_path: Some(files.client_key.clone()),
+        ..root.clone()
+    };
+    open("", none.clone()).await.unwrap();
+    open("&tls=skip-verify", none.clone()).await.unwrap();
+    open("", root).await.unwrap();
+    open("&tls=custom", client).await.unwrap();
+    let unknown = open("&tls=true", none).await.unwrap_err();
+    assert!(unknown.contains("certificate"), "{unknown}");
+    let wrong = plain.replace("not-secret", "wrong");
+    let password = opens(Settings::new("mysql", &wrong).unwrap()).await.unwrap_err();
+    assert!(password.contains("check user and password"), "{password}");
+}

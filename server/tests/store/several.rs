@@ -1,0 +1,199 @@
+//! Several servers on one database, doing the same at the same moment.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::TryStreamExt;
+use futures::future::{join_all, try_join_all};
+use spire_core::bundle::X509Authority;
+use spire_core::entry::EntryUpdate;
+use spire_server::store::{
+    Attestation, Change, Changes, ConnectionString, CreatedEntry, KeyFingerprint, Recorded,
+    Redemption, Revision, Settings, Store, TokenUse,
+};
+use spire_test_databases::{Database, Engine};
+
+use crate::{Fresh, Kind, at, attestation, domain, each_database, entry};
+
+each_database! {
+    what_must_be_single_is_single,
+    no_change_is_missed_by_anybody,
+}
+
+/// How often everything is raced for: more by hand.
+fn rounds() -> usize {
+    std::env::var("SPIRE_TEST_RACES").map_or(100, |text| text.parse().unwrap())
+}
+
+async fn three(fresh: &Fresh) -> [Store; 3] {
+    let open = || async { Store::open(&fresh.settings).await.unwrap() };
+    [open().await, open().await, open().await]
+}
+
+async fn what_must_be_single_is_single(kind: Kind) {
+    let fresh = Fresh::new(kind).await;
+    let stores = three(&fresh).await;
+    for round in 0..rounds() {
+        futures::join!(
+            one_token_admits_one_key(&stores, round),
+            one_evidence_counts_once(&stores, round),
+            one_entry_is_made_changed_and_deleted_once(&stores, round),
+            appends_lose_nothing(&stores, round),
+        );
+    }
+    for store in &stores {
+        store.close().await;
+    }
+}
+
+async fn one_token_admits_one_key(stores: &[Store; 3], round: usize) {
+    let token = format!("token-{round}");
+    stores[0].create_join_token(token.clone(), at(1000), None).await.unwrap();
+    let redeemed = (0..6_u8).map(|key| {
+        let offered = TokenUse { token: token.clone(), key: KeyFingerprint([key; 32]) };
+        stores[usize::from(key) % 3].redeem_join_token(offered, at(1))
+    });
+    let redeemed = try_join_all(redeemed).await.unwrap();
+    let fresh = redeemed.iter().filter(|redemption| **redemption == Redemption::Fresh).count();
+    assert_eq!(fresh, 1, "{redeemed:?}");
+    assert!(!redeemed.contains(&Redemption::Again));
+}
+
+async fn one_evidence_counts_once(stores: &[Store; 3], round: usize) {
+    let recorded = (0..6).map(|number| {
+        let first = attestation(&format!("/spire/agent/{round}"), &format!("{number}"));
+        let once = Attestation { can_reattest: false, ..first };
+        stores[number % 3].record_attestation(once, at(1))
+    });
+    let recorded = try_join_all(recorded).await.unwrap();
+    let stored = recorded.iter().filter(|recorded| matches!(recorded, Recorded::Stored(_)));
+    assert_eq!(stored.count(), 1, "{recorded:?}");
+}
+
+async fn one_entry_is_made_changed_and_deleted_once(stores: &[Store; 3], round: usize) {
+    let created = stores.iter().enumerate().map(|(number, store)| {
+        let same = entry(&format!("{round}-{number}"), &format!("/{round}"), &["a:1", "b:2"]);
+        store.create_entries(vec![same])
+    });
+    let created = try_join_all(created).await.unwrap().into_iter().flatten();
+    let (mut stored, mut ids) = (0, BTreeSet::new());
+    for created in created {
+        let (CreatedEntry::Stored(one) | CreatedEntry::Similar(one)) = created.clone().unwrap();
+        stored += usize::from(matches!(created, Ok(CreatedEntry::Stored(_))));
+        ids.insert(one.id);
+    }
+    assert_eq!((stored, ids.len()), (1, 1));
+
+    let id = ids.pop_first().unwrap();
+    let updates = [Some(60), Some(70), None].into_iter().zip(stores).map(|(ttl, store)| {
+        let update = EntryUpdate { x509_svid_ttl: ttl, ..EntryUpdate::new(id.clone()) };
+        store.update_entries(vec![update])
+    });
+    let updated = try_join_all(updates).await.unwrap().into_iter().flatten();
+    let mut revisions: Vec<_> = updated.map(|updated| updated.unwrap().revision_number).collect();
+    revisions.sort();
+    assert_eq!(revisions, [1, 2, 3]);
+
+    let deleted = stores.iter().map(|store| store.delete_entries(vec![id.clone()]));
+    let deleted = try_join_all(deleted).await.unwrap();
+    assert_eq!(deleted.concat(), [id]);
+}
+
+async fn appends_lose_nothing(stores: &[Store; 3], round: usize) {
+    let name = domain(&format!("d{round}.org"));
+    let appended = (0..6_u8).map(|byte| {
+        let root = X509Authority { certificate: Bytes::from(vec![byte; 3]), tainted: false };
+        stores[usize::from(byte) % 3].append_to_bundle(name.clone(), vec![root], vec![])
+    });
+    try_join_all(appended).await.unwrap();
+    let bundle = stores[1].bundle(&name).await.unwrap().unwrap();
+    assert_eq!((bundle.x509_authorities.len(), bundle.sequence_number), (6, 5));
+}
+
+async fn no_change_is_missed_by_anybody(kind: Kind) {
+    let fresh = Fresh::new(kind).await;
+    let stores = three(&fresh).await;
+    let writes = stores.iter().enumerate().map(|(number, store)| async move {
+        let mut written = BTreeSet::new();
+        for count in 0..40 {
+            let name = format!("{number}-{count}");
+            let one = entry(&name, &format!("/{name}"), &["a:1"]);
+            store.create_entries(vec![one]).await.unwrap();
+            written.insert(name);
+        }
+        written
+    });
+    // Each server follows the log while all of them write.
+    let followed = stores.iter().map(|store| async move {
+        let (mut seen, mut revision) = (BTreeSet::new(), Revision(0));
+        while seen.len() < 120 {
+            let changes = store.changes_since(revision, 7).await.unwrap();
+            let Changes::Since { changes, last } = changes else { panic!("{changes:?}") };
+            for change in changes {
+                let Change::Entry(id) = change else { panic!("{change:?}") };
+                assert!(store.entry(&id).await.unwrap().is_some(), "named before it can be seen");
+                seen.insert(id.as_str().to_owned());
+            }
+            revision = last;
+        }
+        seen
+    });
+    let (written, followed) = futures::join!(join_all(writes), join_all(followed));
+    let written: BTreeSet<_> = written.into_iter().flatten().collect();
+    assert!(followed.iter().all(|seen| *seen == written));
+}
+
+#[tokio::test]
+async fn postgres_tells_other_servers_at_once() {
+    let fresh = Fresh::new(Kind::Postgres).await;
+    let [one, other, _] = three(&fresh).await;
+    let mut changed = other.changed();
+    // The listener may take a moment until it hears.
+    let told = async {
+        for number in 0.. {
+            let one_more = entry(&format!("{number}"), &format!("/{number}"), &["a:1"]);
+            one.create_entries(vec![one_more]).await.unwrap();
+            let heard = tokio::time::timeout(Duration::from_millis(500), changed.changed());
+            if heard.await.is_ok() {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), told).await.expect("nothing was heard");
+    assert_eq!(*other.changed().borrow(), one.latest_revision().await.unwrap());
+}
+
+#[tokio::test]
+async fn a_replica_is_read_unless_it_lags_or_is_gone() {
+    let primary = Fresh::new(Kind::Postgres).await;
+    primary.store.create_entries(vec![entry("1", "/1", &["a:1"])]).await.unwrap();
+    let replica = Fresh::new(Kind::Postgres).await;
+    replica.store.create_entries(vec![entry("replica", "/r", &["a:1"])]).await.unwrap();
+    let with = |text: &str| Settings {
+        ro_connection_string: ConnectionString::new(text),
+        ..primary.settings.clone()
+    };
+    let everything = async |settings: &Settings| {
+        let store = Store::open(settings).await.unwrap();
+        let revision = store.latest_revision().await.unwrap();
+        let entries: Vec<_> = store.every_entry(revision).try_concat().await.unwrap();
+        entries.into_iter().map(|entry| entry.id.as_str().to_owned()).collect::<Vec<_>>()
+    };
+    let reading = with(replica.settings.connection_string.as_str());
+    assert_eq!(everything(&reading).await, ["replica"]);
+    primary.store.create_entries(vec![entry("2", "/2", &["a:1"])]).await.unwrap();
+    assert_eq!(everything(&reading).await, ["1", "2"], "it lags");
+    let gone = with("postgres://nobody@127.0.0.1:1/nowhere?sslmode=disable");
+    assert_eq!(everything(&gone).await, ["1", "2"], "it is gone");
+}
+
+#[tokio::test]
+async fn databases_are_the_tests_own() {
+    for engine in [Engine::Postgres, Engine::MariaDb] {
+        let [one, two] =
+            [Database::new(engine).await.unwrap(), Database::new(engine).await.unwrap()];
+        one.execute("CREATE TABLE a (b INTEGER)").await.unwrap();
+        assert!(two.execute("DROP TABLE a").await.is_err());
+    }
+}
