@@ -5,7 +5,9 @@ use der::{Decode, Encode, Reader, SliceReader};
 use jiff::Timestamp;
 use rustls_pki_types::CertificateDer;
 use x509_cert::ext::pkix::name::GeneralName;
-use x509_cert::ext::pkix::{BasicConstraints, KeyUsage, SubjectAltName, SubjectKeyIdentifier};
+use x509_cert::ext::pkix::{
+    BasicConstraints, KeyUsage, NameConstraints, SubjectAltName, SubjectKeyIdentifier,
+};
 use x509_cert::time::Time;
 
 /// Most certificates of a chain or a bundle file that are read.
@@ -21,6 +23,9 @@ pub(crate) struct Certificate {
     pub(crate) is_ca: bool,
     /// How many authorities may stand between it and a leaf, where that is limited.
     pub(crate) path_length: Option<usize>,
+    /// Whether it says which URIs or which subjects may stand below it. Every SVID has both, and
+    /// Rust's verifiers take such a rule for broken, whatever it says.
+    pub(crate) constrains_names: bool,
     /// Its URI SANs as written.
     pub(crate) uris: Vec<String>,
     pub(crate) subject_key_id: Option<Vec<u8>>,
@@ -44,6 +49,7 @@ impl Certificate {
         let usage = inner.get_extension::<KeyUsage>()?.map(|(_, value)| value);
         let names = inner.get_extension::<SubjectAltName>()?.map_or(vec![], |(_, names)| names.0);
         let key_id = inner.get_extension::<SubjectKeyIdentifier>()?;
+        let rules = inner.get_extension::<NameConstraints>()?.map(|(_, rules)| rules);
         let uri = |name| match name {
             GeneralName::UniformResourceIdentifier(uri) => Some(uri.to_string()),
             _ => None,
@@ -53,6 +59,7 @@ impl Certificate {
             is_ca: constraints.as_ref().is_some_and(|constraints| constraints.ca)
                 && usage.is_none_or(|usage| usage.key_cert_sign()),
             path_length: constraints.and_then(|it| it.path_len_constraint).map(usize::from),
+            constrains_names: rules.as_ref().is_some_and(constrains_names),
             subject_key_id: key_id.map(|(_, id)| id.0.as_bytes().to_vec()),
             uris: names.into_iter().filter_map(uri).collect(),
             not_before: instant(inner.validity().not_before)?,
@@ -80,6 +87,16 @@ impl Certificate {
             .filter(|known| is_algorithm(&algorithm, known.signature_alg_id().as_ref()))
             .any(|known| issuer.verify_signature(*known, &self.signed_part, signature).is_ok())
     }
+}
+
+fn constrains_names(rules: &NameConstraints) -> bool {
+    let subtrees = [&rules.permitted_subtrees, &rules.excluded_subtrees];
+    subtrees.into_iter().flatten().flatten().any(|subtree| {
+        matches!(
+            subtree.base,
+            GeneralName::UniformResourceIdentifier(_) | GeneralName::DirectoryName(_)
+        )
+    })
 }
 
 fn instant(time: Time) -> der::Result<Timestamp> {

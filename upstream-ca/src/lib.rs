@@ -3,9 +3,17 @@
 //! Here is what they share: [`check`], which every chain passes before the server uses it,
 //! whoever signed it.
 
+mod arn;
+pub mod aws_pca;
+pub mod awssecret;
 mod certificate;
 pub mod disk;
+mod held;
 mod path;
+mod pem;
+mod request;
+pub mod spire;
+mod supplement;
 
 use jiff::Timestamp;
 use spire_core::catalog::Plugin;
@@ -15,12 +23,13 @@ use spire_core::upstream::{Minted, UpstreamAuthority, UpstreamError};
 use certificate::Certificate;
 
 /// The upstream authorities of this crate.
-pub const PLUGINS: &[Plugin<dyn UpstreamAuthority>] = &[disk::PLUGIN];
+pub const PLUGINS: &[Plugin<dyn UpstreamAuthority>] = 
+    &[aws_pca::PLUGIN, awssecret::PLUGIN, disk::PLUGIN, spire::PLUGIN];
 
 /// Checks what an upstream returned for a request that carried `public_key`
 /// (SubjectPublicKeyInfo, DER): the first certificate is a signing certificate of `trust_domain`
-/// with that key, and the chain leads to one of the roots, all valid at `now`. Returns the id of
-/// that root: its subject key identifier in hexadecimal digits, if it has one.
+/// with that key, and the chain leads to one of the roots, all valid at `now` and as long as it is.
+/// Returns the id of that root: its subject key identifier in hexadecimal digits, if it has one.
 ///
 /// # Errors
 /// [`UpstreamError::Invalid`] names the first rule that is broken.
@@ -43,8 +52,14 @@ pub fn check(
         return Err(invalid("it is empty".to_owned()));
     };
     check_own(own, public_key, trust_domain).map_err(invalid)?;
-    let root = path::verify(own, 0, others, &roots, now).map_err(|why| invalid(why.to_string()))?;
-    Ok(root.subject_key_id.as_deref().map(hex::encode))
+    let path = path::verify(own, 0, others, &roots, now).map_err(|why| invalid(why.to_string()))?;
+    if own.not_after > path.ends_at {
+        return Err(invalid(format!(
+            "its first certificate is valid until {}, and what it leads to only until {}",
+            own.not_after, path.ends_at
+        )));
+    }
+    Ok(path.root.subject_key_id.as_deref().map(hex::encode))
 }
 
 fn check_own(

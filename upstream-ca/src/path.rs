@@ -21,29 +21,42 @@ pub(crate) enum PathError {
     TooLong(usize),
     #[error("a certificate of it is no signing certificate")]
     NotCa,
+    #[error(
+        "a certificate of it constrains URIs or the names of subjects (name constraints), and \
+         verifiers accept no SVID below such a one"
+    )]
+    Constrained,
+}
+
+/// The way from a certificate to a root.
+#[derive(Debug)]
+pub(crate) struct Path<'c> {
+    pub(crate) root: &'c Certificate,
+    /// When the first of the certificates above the start ends.
+    pub(crate) ends_at: Timestamp,
 }
 
 /// Follows issuers from `start`, which has `below` authorities under it, through `others` until one
-/// is a root, which is returned.
+/// is a root.
 pub(crate) fn verify<'c>(
     start: &'c Certificate,
     below: usize,
     others: &'c [Certificate],
     roots: &'c [Certificate],
     now: Timestamp,
-) -> Result<&'c Certificate, PathError> {
-    let mut current = start;
+) -> Result<Path<'c>, PathError> {
+    let (mut current, mut ends_at) = (start, Timestamp::MAX);
     for below in below..MAX_DEPTH {
         check(current, below, now)?;
         if roots.iter().any(|root| root.der == current.der) {
-            return Ok(current);
+            return Ok(Path { root: current, ends_at });
         }
         // A root that was renewed is there twice, with one name and one key.
         let signers = roots.iter().filter(|root| current.is_signed_by(root));
         let mut refused = None;
         for root in signers {
             match check_root(root, below + 1, now) {
-                Ok(()) => return Ok(root),
+                Ok(()) => return Ok(Path { root, ends_at: ends_at.min(root.not_after) }),
                 Err(error) => refused = Some(error),
             }
         }
@@ -53,6 +66,7 @@ pub(crate) fn verify<'c>(
         let issuer =
             others.iter().find(|other| other.der != current.der && current.is_signed_by(other));
         current = issuer.ok_or(PathError::NoRoot)?;
+        ends_at = ends_at.min(current.not_after);
     }
     Err(PathError::NoRoot)
 }
@@ -74,6 +88,7 @@ fn check_root(root: &Certificate, below: usize, now: Timestamp) -> Result<(), Pa
     }
     match root.path_length {
         Some(most) if most < below => Err(PathError::TooLong(most)),
+        _ if root.constrains_names => Err(PathError::Constrained),
         _ => Ok(()),
     }
 }

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 
-use spire_core::grpc::code_name;
+use spire_core::grpc::describe;
 use spire_core::tls;
 use spire_core::wire::convert::denial;
 use spire_core::wire::types::permission_denied_details::Reason;
@@ -80,20 +80,7 @@ impl From<Status> for RpcError {
 
 impl fmt::Display for RpcError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let code = code_name(self.code());
-        write!(formatter, "rpc error: code = {code} desc = {}", self.0.message())?;
-        // A connection that failed hides its cause below errors that only name the layers.
-        let mut cause = self.0.source();
-        let mut said = self.0.message().to_owned();
-        while let Some(error) = cause {
-            let text = error.to_string();
-            if !said.contains(&text) {
-                write!(formatter, ": {text}")?;
-                said = text;
-            }
-            cause = error.source();
-        }
-        Ok(())
+        formatter.write_str(&describe(&self.0))
     }
 }
 

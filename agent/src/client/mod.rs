@@ -1,6 +1,5 @@
 //! The server as this agent sees it: one connection, kept open, over which everything is asked.
 
-mod connect;
 mod error;
 mod messages;
 
@@ -18,7 +17,8 @@ use spire_core::wire;
 use tonic::transport::Channel;
 use tonic::{Code, Response, Status};
 
-pub use connect::{ServerAddress, connect};
+pub use spire_core::grpc::{ServerAddress, connect};
+
 pub use error::{Denial, RpcError};
 pub use messages::{entry_from_wire, x509_svid_from_wire};
 

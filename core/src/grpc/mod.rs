@@ -1,9 +1,10 @@
-//! gRPC on connections that somebody else has accepted: what the listeners of server and agent do
-//! alike. Who calls, and what a caller may do, is left to them.
+//! gRPC: what the listeners of server and agent do alike on connections that were accepted, and how
+//! a server is called. Who calls, and what a caller may do, is left to them.
 
 mod authority;
 mod connection;
 mod crowd;
+mod dial;
 mod gathered;
 mod health;
 mod message_size;
@@ -13,12 +14,13 @@ use std::convert::Infallible;
 use std::io;
 use std::time::Duration;
 
-use tonic::Code;
 use tonic::body::Body;
+use tonic::{Code, Status};
 
 pub use authority::AnyAuthority;
 pub use connection::{Connection, KNOWN_WINDOW, serve};
 pub use crowd::{Crowd, Place};
+pub use dial::{ServerAddress, connect};
 pub use gathered::Gathered;
 pub use health::HealthService;
 pub use message_size::{bounded, restate};
@@ -76,6 +78,24 @@ pub async fn accepted<T>(result: io::Result<T>) -> Option<T> {
             None
         }
     }
+}
+
+/// A status in the form that runbooks match, `rpc error: code = Unavailable desc = …`, with what it
+/// came from.
+pub fn describe(status: &Status) -> String {
+    let mut text = format!("rpc error: code = {} desc = {}", code_name(status.code()), status.message());
+    // A connection that failed hides its cause below errors that only name the layers.
+    let mut cause = std::error::Error::source(status);
+    let mut said = status.message().to_owned();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !said.contains(&more) {
+            text = format!("{text}: {more}");
+            said = more;
+        }
+        cause = error.source();
+    }
+    text
 }
 
 /// A code in the spelling that scripts and logs match, which is Go's.

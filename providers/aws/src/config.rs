@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use spire_aws_client::StaticKey;
 use spire_core::config::{FromSection, Reader};
 use spire_core::path_template::PathTemplate;
 use spire_core::remote::Endpoints;
@@ -123,22 +124,7 @@ impl FromSection for Config {
 }
 
 fn read_cloud(reader: &mut Reader<'_>) -> Option<CloudConfig> {
-    let id = reader.string("access_key_id");
-    let secret = reader.secret("secret_access_key");
-    let static_key = match (id, secret) {
-        (Some(id), Some(secret)) => Some((id, secret)),
-        (None, None) => None,
-        (id, _) => {
-            let (there, missing) = match id {
-                Some(_) => ("access_key_id", "secret_access_key"),
-                None => ("secret_access_key", "access_key_id"),
-            };
-            let sentence = format!("configuration has {there} but no {missing}");
-            let remedy = "set both, or neither to use the credentials of the environment";
-            reader.reject(missing, &sentence, remedy);
-            None
-        }
-    };
+    let static_key = StaticKey::read(reader, None);
     let eks_clusters = match reader.has("validate_eks_cluster_membership") {
         true => reader.block_with("validate_eks_cluster_membership", read_clusters),
         false => Some(Vec::new()),

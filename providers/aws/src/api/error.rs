@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use aws_sdk_ec2::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_ec2::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_ec2::operation::RequestId;
 use spire_core::node::AttestError;
 
@@ -23,15 +23,11 @@ impl CloudError {
     /// The failure of `call`, in AWS's words where it said something.
     pub(crate) fn of<E, R>(call: &str, error: &SdkError<E, R>) -> Self
     where
-        SdkError<E, R>: RequestId + ProvideErrorMetadata + std::error::Error + 'static,
-        E: std::error::Error + 'static,
+        SdkError<E, R>: RequestId,
+        E: ProvideErrorMetadata + std::error::Error + 'static,
         R: std::fmt::Debug + 'static,
     {
-        let message = match (error.code(), error.message()) {
-            (Some(code), Some(message)) => format!("{call} failed: {code}: {message}"),
-            (Some(code), None) => format!("{call} failed: {code}"),
-            (None, _) => format!("{call} failed: {}", DisplayErrorContext(error)),
-        };
+        let message = spire_aws_client::failure(call, error);
         Self { message: message.into(), request_id: error.request_id().map(Arc::from) }
     }
 }

@@ -1,4 +1,4 @@
-//! Connections to the server: all its addresses in turn, TLS that checks SPIFFE IDs, HTTP/2.
+//! Connections to a server: all its addresses in turn, TLS that checks SPIFFE IDs, HTTP/2.
 
 use std::fmt;
 use std::io;
@@ -8,15 +8,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-use spire_core::grpc::Gathered;
-use spire_core::limits::HANDSHAKE;
 use tokio::net::{TcpStream, lookup_host};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tonic::transport::{Channel, Endpoint, Uri};
 use tower::service_fn;
 
-/// Where the server listens.
+use super::Gathered;
+use crate::limits::HANDSHAKE;
+
+/// Where a server listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerAddress {
     /// A name or an address; an IPv6 address stands without brackets.
@@ -35,7 +36,7 @@ impl fmt::Display for ServerAddress {
     }
 }
 
-/// A channel to the server that dials at its first call, and again whenever the connection ended:
+/// A channel to a server that dials at its first call, and again whenever the connection ended:
 /// each time another of the addresses behind the name first.
 pub fn connect(address: &ServerAddress, config: Arc<ClientConfig>) -> Channel {
     let address = address.clone();
