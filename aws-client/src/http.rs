@@ -66,3 +66,32 @@ impl HttpConnector for Bounded<SharedHttpConnector> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use aws_smithy_runtime_api::http::{Response, StatusCode};
+    use http_body_util::BodyExt;
+
+    use super::*;
+
+    /// Answers with so many bytes.
+    #[derive(Debug)]
+    struct Long(usize);
+
+    impl HttpConnector for Long {
+        fn call(&self, _request: HttpRequest) -> HttpConnectorFuture {
+            let status = StatusCode::try_from(200).unwrap();
+            let answer = Response::new(status, SdkBody::from(vec![b'x'; self.0]));
+            HttpConnectorFuture::ready(Ok(answer))
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_ends_at_the_bound() {
+        for (length, is_read) in [(MAX_ANSWER_BYTES, true), (MAX_ANSWER_BYTES + 1, false)] {
+            let connector = Bounded(SharedHttpConnector::new(Long(length)));
+            let answer = connector.call(HttpRequest::empty()).await.unwrap();
+            assert_eq!(answer.into_body().collect().await.is_ok(), is_read, "{length}");
+        }
+    }
+}

@@ -13,6 +13,7 @@ pub mod folder;
 pub mod hostile;
 pub mod load;
 pub mod localstack;
+pub mod moto;
 pub mod process;
 pub mod python;
 pub mod region_keys;

@@ -1,11 +1,8 @@
-//! A LocalStack that runs: EC2, IAM and STS as others have built them again.
+//! A LocalStack that runs: EC2, IAM, Secrets Manager and STS as others have built them again.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
-
-use crate::command;
 use crate::folder::Folder;
 use crate::process::Process;
 use crate::python;
@@ -34,7 +31,7 @@ impl LocalStack {
         for (variable, value) in [
             ("GATEWAY_LISTEN", address.to_string().as_str()),
             ("GATEWAY_SERVER", "hypercorn"),
-            ("SERVICES", "ec2,iam,sts"),
+            ("SERVICES", "ec2,iam,secretsmanager,sts"),
             ("EAGER_SERVICE_LOADING", "0"),
             ("OVERRIDE_IN_DOCKER", "0"),
             ("SKIP_SSL_CERT_DOWNLOAD", "1"),
@@ -63,10 +60,7 @@ impl LocalStack {
     /// # Errors
     /// When it fails; the error shows what it says.
     pub async fn run(&self, script: &Path) -> anyhow::Result<serde_json::Value> {
-        let mut command = User::current().command(&self.python)?;
-        command.arg(script).arg(&self.url);
-        let printed = command::run(command).await?.success()?;
-        serde_json::from_str(&printed).with_context(|| format!("{printed:?} is not JSON"))
+        python::run(&self.python, script, &self.url).await
     }
 }
 

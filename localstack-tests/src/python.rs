@@ -1,4 +1,4 @@
-//! Pythons with packages that others wrote: a client of the Workload API, and LocalStack.
+//! Pythons with packages that others wrote: a client of the Workload API, LocalStack, and moto.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -7,10 +7,16 @@ use std::process::Command;
 use anyhow::{Context, ensure};
 use spire_test_databases::{packages, say, target};
 
+use crate::command;
+use crate::user::User;
+
 /// Names a Python that has the package `spiffe`, for machines that may not fetch it.
 pub const PYTHON: &str = "SPIRE_TEST_PYTHON";
 /// Names a Python that has LocalStack, for machines that may not fetch it.
 pub const LOCALSTACK: &str = "SPIRE_TEST_LOCALSTACK";
+
+/// Names a Python that has moto's server, for machines that may not fetch it.
+pub const MOTO: &str = "SPIRE_TEST_MOTO";
 
 /// A Python with some packages.
 struct Environment {
@@ -42,6 +48,27 @@ pub fn localstack() -> anyhow::Result<PathBuf> {
     let requirements = include_str!("../data/localstack-requirements.txt");
     let (variable, module) = (LOCALSTACK, "localstack.runtime.main");
     Environment { name: "localstack", variable, module, requirements }.find()
+}
+
+/// As [`python`], with moto and its server: an AWS that others have built again, Private CA too.
+///
+/// # Errors
+/// When it cannot be made; says what is missing.
+pub fn moto() -> anyhow::Result<PathBuf> {
+    let requirements = include_str!("../data/moto-requirements.txt");
+    Environment { name: "moto", variable: MOTO, module: "moto.server", requirements }.find()
+}
+
+/// Runs a Python program, which finds AWS's own library, with `url` as its argument; returns the
+/// JSON that it prints.
+///
+/// # Errors
+/// When it fails; the error shows what it says.
+pub async fn run(python: &Path, script: &Path, url: &str) -> anyhow::Result<serde_json::Value> {
+    let mut command = User::current().command(python)?;
+    command.arg(script).arg(url);
+    let printed = command::run(command).await?.success()?;
+    serde_json::from_str(&printed).with_context(|| format!("{printed:?} is not JSON"))
 }
 
 impl Environment {

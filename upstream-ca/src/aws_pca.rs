@@ -21,7 +21,7 @@ use aws_sdk_acmpca::types::{
 use bytes::Bytes;
 use der::pem::LineEnding;
 use jiff::Timestamp;
-use spire_aws_client::{Aws, failure};
+use spire_aws_client::{Aws, StaticKey, failure};
 use spire_core::bundle::{JwtAuthority, X509Authority};
 use spire_core::catalog::{Host, Plugin, PluginError};
 use spire_core::clock::Clock;
@@ -55,6 +55,7 @@ struct Config {
     authority: String,
     template: String,
     algorithm: Option<SigningAlgorithm>,
+    static_key: Option<StaticKey>,
     assume_role: Option<String>,
     endpoints: Endpoints,
     supplement: Option<PathBuf>,
@@ -69,8 +70,10 @@ impl FromSection for Config {
         let template = reader.string("ca_signing_template_arn");
         let remedy = format!("use one of {}", SigningAlgorithm::values().join(", "));
         let algorithm = reader.parsed("signing_algorithm", &remedy, |text| {
-            SigningAlgorithm::try_parse(text).map_err(|_| format!("{text:?} is no algorithm of AWS"))
+            SigningAlgorithm::try_parse(text)
+                .map_err(|_| format!("{text:?} is no algorithm of AWS"))
         });
+        let static_key = StaticKey::read(reader, Some("secret_token"));
         let assume_role = reader.string("assume_role_arn");
         let endpoint = reader.parsed("endpoint", "write a base URL", Endpoint::parse);
         let endpoints = Endpoints::read(reader, &["acmpca", "sts"]);
@@ -84,6 +87,7 @@ impl FromSection for Config {
             template: template.unwrap_or_else(|| default_template(&authority)),
             authority,
             algorithm,
+            static_key,
             assume_role,
             endpoints,
             supplement,
@@ -119,7 +123,8 @@ impl AwsPca {
     fn build(section: &Section, host: &Host) -> Result<Self, PluginError> {
         let config: Config = section.decode()?;
         let supplement = config.supplement.map(Supplement::open).transpose();
-        let aws = Aws::new(NAME, None, config.endpoints).map_err(PluginError::Unusable)?;
+        let aws =
+            Aws::new(NAME, config.static_key, config.endpoints).map_err(PluginError::Unusable)?;
         Ok(Self {
             authority: config.authority,
             template: config.template,
@@ -247,9 +252,8 @@ impl AwsPca {
         };
         let own = certificates(answer.certificate())?;
         let root = certificates(answer.certificate_chain())?.pop().or(own.into_iter().next());
-        root.map(Some).ok_or_else(|| {
-            UpstreamError::Invalid(format!("{} has no certificate", self.authority))
-        })
+        root.map(Some)
+            .ok_or_else(|| UpstreamError::Invalid(format!("{} has no certificate", self.authority)))
     }
 
     /// `root` and the roots of the supplemental bundle.
@@ -276,7 +280,9 @@ impl UpstreamAuthority for AwsPca {
         let own = described.certificate_authority_configuration();
         let algorithm = self.algorithm.clone().or(own.map(|own| own.signing_algorithm().clone()));
         let algorithm = algorithm.ok_or_else(|| {
-            UpstreamError::Invalid("AWS does not say how the CA signs; set signing_algorithm".into())
+            UpstreamError::Invalid(
+                "AWS does not say how the CA signs; set signing_algorithm".into(),
+            )
         })?;
         let ttl = if ttl.is_zero() { DEFAULT_TTL } else { ttl };
         let wanted = self.clock.now().checked_add(ttl).unwrap_or(Timestamp::MAX);

@@ -70,8 +70,9 @@ impl Place for Files {
 impl Files {
     fn read(&self) -> Result<Texts, Unusable> {
         let at = |part, what: &str, path: &Path| {
-            Text::of_file(path).map_err(|err| {
-                Unusable { part, message: format!("unable to load upstream CA {what}: {err}") }
+            Text::of_file(path).map_err(|err| Unusable {
+                part,
+                message: format!("unable to load upstream CA {what}: {err}"),
             })
         };
         let key = at(Part::Key, "key", &self.key)?;

@@ -74,8 +74,9 @@ impl HeldCa {
         let at = |part| move |message| Unusable { part, message };
         let of_key = |err| format!("unable to load upstream CA key: {}: {err}", texts.key.name);
         let key = LocalKey::from_pem(&texts.key.pem).map_err(of_key).map_err(at(Part::Key))?;
-        let chain = texts.certificate.certificates()
-            .map_err(|err| at(Part::Certificate)(format!("unable to load upstream CA cert: {err}")))?;
+        let chain = texts.certificate.certificates().map_err(|err| {
+            at(Part::Certificate)(format!("unable to load upstream CA cert: {err}"))
+        })?;
         let roots = match &texts.bundle {
             None if chain.len() > 1 => {
                 let sentence =

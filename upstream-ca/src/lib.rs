@@ -23,7 +23,7 @@ use spire_core::upstream::{Minted, UpstreamAuthority, UpstreamError};
 use certificate::Certificate;
 
 /// The upstream authorities of this crate.
-pub const PLUGINS: &[Plugin<dyn UpstreamAuthority>] = 
+pub const PLUGINS: &[Plugin<dyn UpstreamAuthority>] =
     &[aws_pca::PLUGIN, awssecret::PLUGIN, disk::PLUGIN, spire::PLUGIN];
 
 /// Checks what an upstream returned for a request that carried `public_key`

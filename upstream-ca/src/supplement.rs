@@ -20,7 +20,8 @@ impl Supplement {
     /// # Errors
     /// A sentence that says why it cannot be read.
     pub(crate) fn open(path: PathBuf) -> Result<Self, String> {
-        let roots = read(&path).map_err(|err| format!("unable to load supplemental bundle: {err}"))?;
+        let roots =
+            read(&path).map_err(|err| format!("unable to load supplemental bundle: {err}"))?;
         Ok(Self { path, last: Mutex::new((roots.into(), None)) })
     }
 

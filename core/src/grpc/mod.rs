@@ -83,7 +83,8 @@ pub async fn accepted<T>(result: io::Result<T>) -> Option<T> {
 /// A status in the form that runbooks match, `rpc error: code = Unavailable desc = …`, with what it
 /// came from.
 pub fn describe(status: &Status) -> String {
-    let mut text = format!("rpc error: code = {} desc = {}", code_name(status.code()), status.message());
+    let mut text =
+        format!("rpc error: code = {} desc = {}", code_name(status.code()), status.message());
     // A connection that failed hides its cause below errors that only name the layers.
     let mut cause = std::error::Error::source(status);
     let mut said = status.message().to_owned();

@@ -19,3 +19,4 @@ mod offline;
 mod quick_start;
 mod rotation;
 mod turnover;
+mod upstream_aws;

@@ -106,7 +106,8 @@ impl Identities {
         let fetch = async {
             WorkloadApiClient::connect(self.agent.clone()).await?.fetch_x509_context().await
         };
-        let unavailable = |why: String| UpstreamError::Unavailable(format!("the upstream agent: {why}"));
+        let unavailable =
+            |why: String| UpstreamError::Unavailable(format!("the upstream agent: {why}"));
         match timeout(ASK, fetch).await {
             Ok(Ok(context)) => self.read(&context).map_err(|why| {
                 UpstreamError::Invalid(format!("what the upstream agent gives: {why}"))
@@ -133,7 +134,8 @@ impl Identities {
         let parsed = X509Svid::from_chain(chain).map_err(|error| error.to_string())?;
         let bundle = context.bundle_set().get_ref(theirs).ok_or("there is no bundle")?;
         let roots = bundle.authorities().iter();
-        let roots = roots.map(|root| X509Authority::trusted(Bytes::copy_from_slice(root.as_bytes())));
+        let roots =
+            roots.map(|root| X509Authority::trusted(Bytes::copy_from_slice(root.as_bytes())));
         let roots = roots.collect::<Result<_, _>>().map_err(|error| error.to_string())?;
         Ok((Identity::new(parsed, Arc::new(key)), roots))
     }

@@ -167,7 +167,9 @@ impl Spire {
             .map_err(|error| invalid(format!("its bundle: {error}")))?;
         let (theirs, ours) = (&bundle.trust_domain, &self.host.trust_domain);
         if theirs != ours {
-            return Err(invalid(format!("it serves trust domain {theirs}, and this server {ours}")));
+            return Err(invalid(format!(
+                "it serves trust domain {theirs}, and this server {ours}"
+            )));
         }
         if bundle.x509_authorities.is_empty() {
             return Err(invalid("its bundle has no roots".to_owned()));

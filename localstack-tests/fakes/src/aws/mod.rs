@@ -20,6 +20,7 @@
 //! # }
 //! ```
 
+mod acmpca;
 mod autoscaling;
 mod call;
 mod ec2;
@@ -29,6 +30,7 @@ mod imds;
 mod instance;
 mod organizations;
 pub mod pkcs7;
+mod secrets;
 mod signer;
 mod sts;
 #[cfg(test)]
@@ -45,6 +47,7 @@ use http::StatusCode;
 use crate::http::{HttpServer, Request, Response, Trouble};
 use call::{Call, Caller, Refusal};
 
+pub use acmpca::{Malice, PrivateCa};
 pub use call::action_of;
 pub use imds::{Imds, Mode};
 pub use instance::{Instance, Interface, SCALING_GROUP_TAG, Volume};
@@ -53,7 +56,8 @@ pub use signer::{Evidence, RegionSigner, lines};
 /// The account to which keys belong that no role gave out.
 pub const HOME_ACCOUNT: &str = "123456789012";
 
-/// The control plane: EC2, IAM, STS, Organizations, EKS and Auto Scaling.
+/// The control plane: EC2, IAM, STS, Organizations, EKS, Auto Scaling, Private CA and Secrets
+/// Manager.
 pub struct Aws {
     server: HttpServer,
     world: Arc<Mutex<World>>,
@@ -76,6 +80,10 @@ pub struct World {
     pub clusters: BTreeMap<String, Vec<(String, Vec<String>)>>,
     /// Auto Scaling groups: the IDs of their instances.
     pub scaling_groups: BTreeMap<String, Vec<String>>,
+    /// Authorities of Private CA.
+    pub authorities: Vec<PrivateCa>,
+    /// Secrets by region and name.
+    pub secrets: BTreeMap<(String, String), String>,
     /// How many items EKS, Auto Scaling and Organizations put on a page; 0 for as many as AWS does.
     pub page_size: usize,
     /// How many instances EC2 puts on a page; 0 for all.
@@ -195,6 +203,11 @@ fn perform(call: &Call<'_>, world: &mut World) -> Result<Response, Refusal> {
         "ListAccounts" => "organizations",
         "ListNodegroups" | "DescribeNodegroup" => "eks",
         "DescribeAutoScalingGroups" => "autoscaling",
+        "DescribeCertificateAuthority"
+        | "GetCertificateAuthorityCertificate"
+        | "IssueCertificate"
+        | "GetCertificate" => "acm-pca",
+        "GetSecretValue" => "secretsmanager",
         other => {
             let message = format!("The action {other} is not valid for this web service.");
             return Err(Refusal::new(400, "InvalidAction", message));
@@ -214,6 +227,11 @@ fn perform(call: &Call<'_>, world: &mut World) -> Result<Response, Refusal> {
         "ListAccounts" => organizations::list_accounts(call, &caller, world),
         "ListNodegroups" => eks::list_nodegroups(call, world),
         "DescribeNodegroup" => eks::describe_nodegroup(call, world),
+        "DescribeCertificateAuthority" => acmpca::describe(call, world),
+        "GetCertificateAuthorityCertificate" => acmpca::own_certificate(call, world),
+        "IssueCertificate" => acmpca::issue(call, world),
+        "GetCertificate" => acmpca::certificate(call, world),
+        "GetSecretValue" => secrets::value(call, &caller, world),
         _ => Ok(autoscaling::describe_groups(call, world)),
     }
 }

@@ -1,98 +1,24 @@
-//! `disk` as the server uses it, with CAs that OpenSSL made and chains that OpenSSL judges.
-
-#![expect(clippy::unwrap_used, reason = "a test may fail so")]
+//! `disk`: files that come, change and go.
 
 use std::fs;
-use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
-use jiff::{SignedDuration, Timestamp};
-use spire_core::bundle::{Bundle, JwtAuthority};
-use spire_core::catalog::Host;
+use jiff::SignedDuration;
+use spire_core::bundle::JwtAuthority;
 use spire_core::clock::Clock;
-use spire_core::config::Section;
 use spire_core::id::TrustDomain;
-use spire_core::keys::{KeyType, LocalKey, SigningKey};
-use spire_core::svid::x509::{Subject, ca_request};
+use spire_core::keys::SigningKey;
 use spire_core::upstream::{Minted, UpstreamAuthority, UpstreamError};
 use spire_upstream_ca::{check, disk};
-use tokio::sync::watch;
 
-const HOUR: Duration = Duration::from_secs(3600);
-
-/// A folder with CAs.
-struct Folder(tempfile::TempDir);
+use crate::harness::{Folder, HOUR, build, domain, key, mint, now, request};
 
 impl Folder {
-    fn new() -> Self {
-        Self(tempfile::tempdir().unwrap())
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    fn openssl(&self, arguments: &str) {
-        let output = Command::new("openssl")
-            .args(arguments.split(' '))
-            .current_dir(&self.0)
-            .output()
-            .expect("openssl is part of a test machine");
-        assert!(output.status.success(), "{arguments}: {output:?}");
-    }
-
-    /// A self-signed CA in `name.crt` and `name.key`, whose key is made by `newkey`.
-    fn root(&self, name: &str, newkey: &str, days: u32) {
-        self.openssl(&format!(
-            "req -x509 -newkey {newkey} -nodes -keyout {name}.key -out {name}.crt \
-             -subj /C=/ST=/L=/O=/CN={name}.com -days {days}"
-        ));
-    }
-
-    /// A CA that `issuer` signed, with `constraints` after CA:TRUE.
-    fn intermediate(&self, name: &str, issuer: &str, constraints: &str) {
-        fs::write(
-            self.path("ext"),
-            format!("basicConstraints=critical,CA:TRUE{constraints}\nkeyUsage=keyCertSign"),
-        )
-        .unwrap();
-        self.openssl(&format!(
-            "req -newkey ec -pkeyopt ec_paramgen_curve:P-384 -nodes -keyout {name}.key \
-             -out {name}.csr -subj /O=middle/CN={name}"
-        ));
-        self.openssl(&format!(
-            "x509 -req -in {name}.csr -CA {issuer}.crt -CAkey {issuer}.key -CAcreateserial \
-             -days 30 -extfile ext -out {name}.crt"
-        ));
-    }
-
-    fn concat(&self, to: &str, names: &[&str]) {
-        let text: String =
-            names.iter().map(|name| fs::read_to_string(self.path(name)).unwrap()).collect();
-        fs::write(self.path(to), text).unwrap();
-    }
-
-    /// Writes DER certificates as one PEM file.
-    fn write_pem(&self, name: &str, certificates: &[Bytes]) {
-        let mut text = Vec::new();
-        for certificate in certificates {
-            fs::write(self.path("one.der"), certificate).unwrap();
-            self.openssl("x509 -inform der -in one.der -out one.pem");
-            text.extend(fs::read(self.path("one.pem")).unwrap());
-        }
-        fs::write(self.path(name), text).unwrap();
-    }
-
     fn build(&self, settings: &str, clock: &Clock) -> Result<Arc<dyn UpstreamAuthority>, String> {
         let settings = settings.replace("DIR", self.0.path().to_str().unwrap());
-        let section = Section::parse(&settings).unwrap();
-        let domain = domain();
-        let (_, bundle) = watch::channel(Arc::new(Bundle::empty(domain.clone())));
-        let host = Host { trust_domain: domain, bundle, clock: clock.clone() };
-        (disk::PLUGIN.build)(&section, &host).map_err(|err| err.to_string())
+        build(&disk::PLUGIN, &settings, clock)
     }
 
     fn build_one(&self, name: &str, clock: &Clock) -> Result<Arc<dyn UpstreamAuthority>, String> {
@@ -100,43 +26,6 @@ impl Folder {
             format!("cert_file_path = \"DIR/{name}.crt\"\nkey_file_path = \"DIR/{name}.key\"");
         self.build(&settings, clock)
     }
-}
-
-fn domain() -> TrustDomain {
-    TrustDomain::parse("example.org").unwrap()
-}
-
-/// A clock a little ahead: certificates that are made in a moment are valid already.
-fn now() -> Clock {
-    Clock::standing_at(Timestamp::now() + SignedDuration::from_secs(60))
-}
-
-fn key() -> LocalKey {
-    LocalKey::generate_blocking(KeyType::EcP256).unwrap()
-}
-
-async fn request(key: &LocalKey, domain: &TrustDomain) -> Bytes {
-    let subject = Subject {
-        country: vec!["US".to_owned()],
-        organization: vec!["SPIFFE".to_owned()],
-        ..Subject::default()
-    };
-    ca_request(key, domain, &subject).await.unwrap()
-}
-
-/// Has a CA signed, checks it as the server does, and has OpenSSL verify it.
-async fn mint(folder: &Folder, upstream: &dyn UpstreamAuthority, clock: &Clock) -> Minted {
-    let key = key();
-    let csr = request(&key, &domain()).await;
-    let minted = upstream.mint(&csr, HOUR).await.unwrap();
-    check(&minted, &key.public_key().spki, &domain(), clock.now()).unwrap();
-    let roots: Vec<_> = minted.roots.iter().map(|root| root.certificate.clone()).collect();
-    folder.write_pem("roots.pem", &roots);
-    folder.write_pem("chain.pem", &minted.chain);
-    folder.write_pem("ca.pem", &minted.chain[..1]);
-    let at = clock.now().as_second();
-    folder.openssl(&format!("verify -attime {at} -CAfile roots.pem -untrusted chain.pem ca.pem"));
-    minted
 }
 
 #[tokio::test]
@@ -263,14 +152,20 @@ fn each_mistake_has_its_sentence() {
     folder.intermediate("middle", "acme", "");
     folder.concat("two.crt", &["middle.crt", "acme.crt"]);
     folder.intermediate("short", "acme", ",pathlen:0");
+    folder.intermediate("bound", "acme", "\nnameConstraints=permitted;URI:other.example");
+    folder.intermediate("leaf", "acme", "\nbasicConstraints=critical,CA:FALSE");
     folder.openssl("genpkey -algorithm ed25519 -out ed.key");
+    folder.openssl("pkcs8 -topk8 -in acme.key -passout pass:secret -out locked.key");
     fs::write(folder.path("empty.crt"), "").unwrap();
     let cases = [
         ("acme.crt", "absent.key", "", "unable to load upstream CA key: open "),
         ("absent.crt", "acme.key", "", "unable to load upstream CA cert: open "),
-        ("empty.crt", "acme.key", "", "no certificate found in this file"),
+        ("empty.crt", "acme.key", "", "no certificate found there"),
         ("acme.crt", "acme.crt", "", "unable to load upstream CA key: "),
         ("acme.crt", "ed.key", "", "unsupported private key type ed25519.PrivateKey"),
+        ("acme.crt", "locked.key", "", "no PEM block with an unencrypted private key"),
+        ("bound.crt", "bound.key", "acme.crt", "name constraints"),
+        ("leaf.crt", "leaf.key", "acme.crt", "no signing certificate"),
         (
             "two.crt",
             "middle.key",
