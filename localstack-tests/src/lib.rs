@@ -17,6 +17,7 @@ pub mod moto;
 pub mod process;
 pub mod python;
 pub mod region_keys;
+pub mod reliability;
 pub mod remote;
 pub mod server;
 pub mod user;

@@ -30,6 +30,8 @@ pub struct ServerFile {
     pub server: String,
     /// Plugins besides the store, the key manager and `join_token`.
     pub plugins: String,
+    /// The settings of the store; `None` is a file in the data folder.
+    pub data_store: Option<String>,
     /// Where it is set, the data folder is a disk of its own of that size, such as `4m`. Only the
     /// server sees what is on it, and it is gone when the server ends.
     pub disk: Option<&'static str>,
@@ -51,13 +53,27 @@ impl Server {
     /// # Errors
     /// When it does not start; the error shows its log.
     pub async fn start(folder: &Folder, added: &ServerFile) -> anyhow::Result<Self> {
+        Self::start_in(folder.path(), added).await
+    }
+
+    /// As [`start`](Self::start), in a folder that is kept elsewhere.
+    ///
+    /// # Errors
+    /// See above.
+    pub async fn start_in(folder: &Path, added: &ServerFile) -> anyhow::Result<Self> {
         let address = own_address();
         let socket = folder.join("server.sock");
         let file = folder.join("server.conf");
         let data = folder.join("server");
         fs::create_dir_all(&data)?;
         let (ip, port, data_dir) = (address.ip(), address.port(), data.display());
-        let ServerFile { server, plugins, disk } = added;
+        let ServerFile { server, plugins, data_store, disk } = added;
+        let data_store = data_store.clone().unwrap_or_else(|| {
+            format!(
+                "database_type = \"sqlite3\"\n\
+                 connection_string = \"{data_dir}/datastore.sqlite3\""
+            )
+        });
         let text = format!(
             r#"server {{
     trust_domain = "{TRUST_DOMAIN}"
@@ -70,8 +86,7 @@ impl Server {
 plugins {{
     DataStore "sql" {{
         plugin_data {{
-            database_type = "sqlite3"
-            connection_string = "{data_dir}/datastore.sqlite3"
+            {data_store}
         }}
     }}
     KeyManager "disk" {{

@@ -8,7 +8,7 @@ use futures::stream;
 use spire_agent::client::{ServerAddress, connect};
 use spire_core::bundle::Bundle;
 use spire_core::clock::Clock;
-use spire_core::id::{SpiffeId, TrustDomain};
+use spire_core::id::SpiffeId;
 use spire_core::keys::{KeyType, LocalKey};
 use spire_core::svid::x509::{X509Svid, agent_request};
 use spire_core::tls::{self, Identity, ServerTrust};
@@ -24,8 +24,7 @@ use super::Server;
 /// The nodes of one server: where it is, and what it is known by.
 #[derive(Debug)]
 pub struct Nodes {
-    trust_domain: TrustDomain,
-    port: u16,
+    address: ServerAddress,
     bundle: watch::Sender<Arc<Bundle>>,
 }
 
@@ -39,19 +38,29 @@ pub struct Node {
 }
 
 /// An agent with its one connection, which is made with its first call.
-#[derive(Debug)]
 pub struct Agent {
     /// Its SPIFFE ID.
     pub id: SpiffeId,
     /// Its connection.
     pub channel: Channel,
+    identity: Identity,
 }
 
 impl Nodes {
     /// Nodes of `server`.
     pub fn of(server: &Server) -> Self {
-        let bundle = watch::Sender::new(Arc::new(server.bundle.clone()));
-        Self { trust_domain: server.trust_domain.clone(), port: server.port, bundle }
+        let address = ServerAddress { host: "127.0.0.1".to_owned(), port: server.port };
+        Self::at(address, server.bundle.clone())
+    }
+
+    /// Nodes of the server at `address`, which trust what is in `bundle`.
+    pub fn at(address: ServerAddress, bundle: Bundle) -> Self {
+        Self { address, bundle: watch::Sender::new(Arc::new(bundle)) }
+    }
+
+    /// A connection of `agent`, which attested to some server of the trust domain, to this one.
+    pub fn connect(&self, agent: &Agent) -> Channel {
+        self.channel(Some(agent.identity.clone()))
     }
 
     /// `node` attests over a new connection.
@@ -71,17 +80,18 @@ impl Nodes {
         };
         let svid = X509Svid::from_chain(result.svid.context("no SVID")?.cert_chain)?;
         let id = svid.id.clone();
-        let channel = self.channel(Some(Identity::new(svid, node.key.clone())));
-        Ok(Agent { id, channel })
+        let identity = Identity::new(svid, node.key.clone());
+        let channel = self.channel(Some(identity.clone()));
+        Ok(Agent { id, channel, identity })
     }
 
     /// A channel of its own, over which nothing has been sent yet. The agent's own client makes it.
     fn channel(&self, identity: Option<Identity>) -> Channel {
         let identity = identity.map(|identity| watch::Sender::new(Some(identity)).subscribe());
+        let trust_domain = self.bundle.borrow().trust_domain.clone();
         let trust = ServerTrust::Bundle(self.bundle.subscribe());
-        let config = tls::client_config(&self.trust_domain, trust, identity, Clock::system());
-        let address = ServerAddress { host: "127.0.0.1".to_owned(), port: self.port };
-        connect(&address, Arc::new(config))
+        let config = tls::client_config(&trust_domain, trust, identity, Clock::system());
+        connect(&self.address, Arc::new(config))
     }
 }
 

@@ -75,6 +75,14 @@ impl Process {
     /// # Errors
     /// Where it was gone already.
     pub async fn stop(mut self) -> Result<()> {
+        self.end().await
+    }
+
+    /// As [`stop`](Self::stop), for one that is to be replaced.
+    ///
+    /// # Errors
+    /// Where it was gone already.
+    pub async fn end(&mut self) -> Result<()> {
         let id = i32::try_from(self.0.id()).ok().and_then(Pid::from_raw);
         kill_process(id.context("the program has no id")?, Signal::TERM)?;
         while self.0.try_wait()?.is_none() {

@@ -16,10 +16,10 @@ use tonic::transport::{Channel, Endpoint, Uri};
 
 use super::{Process, binary, free_port};
 
-/// How long the server may take until it answers.
-const STARTED_WITHIN: Duration = Duration::from_secs(10);
+/// How long the server may take until it answers; a large datastore takes a while to be read.
+const STARTED_WITHIN: Duration = Duration::from_secs(120);
 
-/// A running server with SQLite and keys in memory, whose rate limits are off.
+/// A running server with keys in memory, whose rate limits are off.
 #[derive(Debug)]
 pub struct Server {
     /// The program.
@@ -32,7 +32,7 @@ pub struct Server {
     pub port: u16,
     /// Its bundle when it had started.
     pub bundle: Bundle,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Server {
@@ -50,6 +50,21 @@ impl Server {
     /// See above.
     pub async fn start_with(plugins: &str) -> Result<Self> {
         let folder = tempfile::tempdir()?;
+        let path = folder.path().join("datastore.sqlite3");
+        let settings =
+            format!("database_type = \"sqlite3\"\nconnection_string = \"{}\"", path.display());
+        Self::start_in(folder, &settings, plugins).await
+    }
+
+    /// Starts a server on the database that `settings` of the store name.
+    ///
+    /// # Errors
+    /// See above.
+    pub async fn start_on(settings: &str) -> Result<Self> {
+        Self::start_in(tempfile::tempdir()?, settings, "").await
+    }
+
+    async fn start_in(folder: TempDir, settings: &str, plugins: &str) -> Result<Self> {
         let port = free_port()?;
         let path = folder.path().display();
         let text = format!(
@@ -66,33 +81,28 @@ impl Server {
             }}
             plugins {{
                 DataStore "sql" {{ plugin_data {{
-                    database_type = "sqlite3"
-                    connection_string = "{path}/datastore.sqlite3"
+                    {settings}
                 }} }}
                 KeyManager "memory" {{ plugin_data {{}} }}
                 NodeAttestor "join_token" {{ plugin_data {{}} }}
                 {plugins}
             }}"#
         );
-        let file = folder.path().join("server.conf");
-        std::fs::write(&file, text)?;
-        let log = folder.path().join("server.log");
-        let arguments = ["run".into(), "-config".into(), file.into_os_string()];
-        let mut process = Process::start(&binary("spire-server")?, arguments, &log)?;
-
+        std::fs::write(folder.path().join("server.conf"), text)?;
         let operator = unix_channel(folder.path().join("api.sock"));
         let trust_domain = TrustDomain::parse("example.org")?;
-        let begin = tokio::time::Instant::now();
-        let bundle = loop {
-            process.check(&log)?;
-            let operator = operator.clone();
-            match Client::new(move || operator.clone()).bundle().await {
-                Ok(bundle) => break bundle,
-                Err(error) if begin.elapsed() > STARTED_WITHIN => return Err(error.into()),
-                Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
-            }
-        };
-        Ok(Self { process, operator, trust_domain, port, bundle, _folder: folder })
+        let (process, bundle) = run(&folder, &operator).await?;
+        Ok(Self { process, operator, trust_domain, port, bundle, folder })
+    }
+
+    /// Stops the server and starts it again on what it has.
+    ///
+    /// # Errors
+    /// Where it does not start; the end of its log is in the error.
+    pub async fn start_again(&mut self) -> Result<()> {
+        self.process.end().await?;
+        (self.process, self.bundle) = run(&self.folder, &self.operator).await?;
+        Ok(())
     }
 
     /// A token by which an agent may join.
@@ -103,6 +113,24 @@ impl Server {
         let request = CreateJoinTokenRequest { ttl: 600, ..CreateJoinTokenRequest::default() };
         let token = AgentClient::new(self.operator.clone()).create_join_token(request).await?;
         Ok(token.into_inner().value)
+    }
+}
+
+/// Starts the program in `folder` and waits until it answers.
+async fn run(folder: &TempDir, operator: &Channel) -> Result<(Process, Bundle)> {
+    let log = folder.path().join("server.log");
+    let file = folder.path().join("server.conf");
+    let arguments = ["run".into(), "-config".into(), file.into_os_string()];
+    let mut process = Process::start(&binary("spire-server")?, arguments, &log)?;
+    let begin = tokio::time::Instant::now();
+    loop {
+        process.check(&log)?;
+        let operator = operator.clone();
+        match Client::new(move || operator.clone()).bundle().await {
+            Ok(bundle) => return Ok((process, bundle)),
+            Err(error) if begin.elapsed() > STARTED_WITHIN => return Err(error.into()),
+            Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+        }
     }
 }
 

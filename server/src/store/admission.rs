@@ -6,7 +6,7 @@ use super::entry_rows::whole_second;
 use super::node_rows::{Kept, by_ids, link, unlink};
 use super::packing;
 use super::sql::{Statement, Value};
-use super::writer::Transaction;
+use super::transaction::Transaction;
 use super::{Attestation, Change, Node, Recorded, StoreError, join_tokens};
 
 /// The columns of a node's row when it is made.

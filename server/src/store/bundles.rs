@@ -6,9 +6,10 @@ use prost::Message;
 use spire_core::bundle::{Bundle, JwtAuthority, X509Authority};
 use spire_core::id::TrustDomain;
 
-use super::database::{Connection, Row};
+use super::database::Connection;
+use super::row::Row;
 use super::sql::{Selection, Statement, Value};
-use super::writer::Transaction;
+use super::transaction::Transaction;
 use super::{Change, EntryFilter, Listed, Page, SetMatch, SetRule, Store, StoreError, entries};
 
 /// What is selected from `bundles r`, in the order in which [`Kept::read`] reads it.

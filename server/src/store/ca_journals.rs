@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use super::database::Row;
+use super::row::Row;
 use super::sql::{Statement, look_up};
 use super::{Store, StoreError};
 

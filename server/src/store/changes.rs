@@ -10,8 +10,9 @@ use jiff::Timestamp;
 use spire_core::entry::EntryId;
 use spire_core::id::{SpiffeId, TrustDomain};
 
-use super::database::{Connection, Row};
+use super::database::Connection;
 use super::dialect::tell;
+use super::row::Row;
 use super::sql::{Statement, in_pieces};
 use super::{Store, StoreError};
 

@@ -1,37 +1,25 @@
-//! Connections and rows: with the dialects, the only place that knows the database driver.
+//! Connections: with rows, pools and dialects, the only place that knows the database driver.
 
 use std::borrow::Cow;
 use std::io;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use sqlx::encode::Encode;
-use sqlx::mysql::{MySql, MySqlRow};
-use sqlx::pool::{Pool, PoolConnection, PoolOptions};
-use sqlx::postgres::{PgRow, Postgres};
+use sqlx::mysql::MySql;
+use sqlx::pool::PoolConnection;
+use sqlx::postgres::Postgres;
 use sqlx::query::Query;
-use sqlx::sqlite::{Sqlite, SqliteConnectOptions, SqliteRow};
+use sqlx::sqlite::{Sqlite, SqliteConnectOptions};
 use sqlx::{
-    AssertSqlSafe, ConnectOptions, Connection as _, Database, IntoArguments, Row as _,
-    SqliteConnection, Type,
+    AssertSqlSafe, ConnectOptions, Connection as _, Database, IntoArguments, SqliteConnection, Type,
 };
 use tokio::time::{Instant, sleep, timeout};
 
 use super::StoreError;
 use super::dialect::{self, Dialect, Opening};
-use super::settings::PoolSettings;
+use super::pool::READER_WAIT;
+use super::row::{Row, rows};
 use super::sql::{Statement, Value, with_numbers};
-
-/// How many connections read at the same time at most: of a file, and of a server, whose questions
-/// take longer to travel.
-const FILE_READERS: u32 = 4;
-const READERS: u32 = 16;
-
-/// How long a reader waits for a connection.
-const READER_WAIT: Duration = Duration::from_secs(10);
-
-/// How long an unused one is kept, as in SPIRE.
-const READER_IDLE: Duration = Duration::from_secs(30);
 
 /// How long a connection may take to open.
 const OPENING: Duration = Duration::from_secs(5);
@@ -50,7 +38,7 @@ pub(super) struct Connection {
     limit: Option<Duration>,
 }
 
-enum Link {
+pub(super) enum Link {
     Sqlite(Held<Sqlite>),
     Postgres(Held<Postgres>),
     MySql(Held<MySql>),
@@ -158,7 +146,7 @@ impl Connection {
         passes.then(|| error.to_string())
     }
 
-    fn of(link: Link, dialect: &'static Dialect, is_remote: bool) -> Self {
+    pub(super) fn of(link: Link, dialect: &'static Dialect, is_remote: bool) -> Self {
         Self { link, dialect, limit: is_remote.then_some(STATEMENT) }
     }
 
@@ -322,151 +310,8 @@ where
     query
 }
 
-/// Connections that only read, opened as they are needed.
-#[derive(Clone)]
-pub(super) struct Readers {
-    pool: AnyPool,
-    dialect: &'static Dialect,
-}
-
-#[derive(Clone)]
-enum AnyPool {
-    Sqlite(Pool<Sqlite>),
-    Postgres(Pool<Postgres>),
-    MySql(Pool<MySql>),
-}
-
-impl Readers {
-    pub(super) fn new(opening: Opening, settings: PoolSettings) -> Self {
-        let dialect = opening.dialect();
-        let pool = match opening {
-            Opening::Sqlite(options) => {
-                let most = settings.max_open.min(FILE_READERS);
-                let pool = pool(settings).max_connections(most).test_before_acquire(false);
-                AnyPool::Sqlite(pool.connect_lazy_with(*options))
-            }
-            Opening::Postgres(options) => {
-                AnyPool::Postgres(pool(settings).connect_lazy_with(*options))
-            }
-            Opening::MySql(options) => AnyPool::MySql(pool(settings).connect_lazy_with(*options)),
-        };
-        Self { pool, dialect }
-    }
-
-    pub(super) async fn acquire(&self) -> Result<Connection, StoreError> {
-        let lent = match &self.pool {
-            AnyPool::Sqlite(pool) => pool.acquire().await.map(Link::from),
-            AnyPool::Postgres(pool) => pool.acquire().await.map(Link::from),
-            AnyPool::MySql(pool) => pool.acquire().await.map(Link::from),
-        };
-        let is_remote = !matches!(self.pool, AnyPool::Sqlite(_));
-        let link = lent.map_err(|error| failure(self.dialect, error))?;
-        Ok(Connection::of(link, self.dialect, is_remote))
-    }
-
-    pub(super) async fn close(&self) {
-        match &self.pool {
-            AnyPool::Sqlite(pool) => pool.close().await,
-            AnyPool::Postgres(pool) => pool.close().await,
-            AnyPool::MySql(pool) => pool.close().await,
-        }
-    }
-}
-
-fn pool<D: Database>(settings: PoolSettings) -> PoolOptions<D> {
-    PoolOptions::new()
-        // The writer and the listener have connections of their own.
-        .max_connections(settings.max_open.saturating_sub(2).clamp(1, READERS))
-        .acquire_timeout(READER_WAIT)
-        .idle_timeout(READER_IDLE)
-        .max_lifetime(settings.max_lifetime)
-}
-
-/// A row that was read; columns are counted from 0.
-pub(super) enum Row {
-    Sqlite(SqliteRow),
-    Postgres(PgRow),
-    MySql(MySqlRow),
-}
-
-impl From<SqliteRow> for Row {
-    fn from(row: SqliteRow) -> Self {
-        Self::Sqlite(row)
-    }
-}
-impl From<PgRow> for Row {
-    fn from(row: PgRow) -> Self {
-        Self::Postgres(row)
-    }
-}
-impl From<MySqlRow> for Row {
-    fn from(row: MySqlRow) -> Self {
-        Self::MySql(row)
-    }
-}
-
-fn rows<R: Into<Row>>(rows: Vec<R>) -> Vec<Row> {
-    rows.into_iter().map(Into::into).collect()
-}
-
-impl Row {
-    pub(super) fn integer(&self, index: usize) -> Result<i64, StoreError> {
-        self.optional_integer(index)?.ok_or_else(|| corrupt(index, "is NULL"))
-    }
-
-    pub(super) fn optional_integer(&self, index: usize) -> Result<Option<i64>, StoreError> {
-        let value = match self {
-            Self::Sqlite(row) => row.try_get(index),
-            Self::Postgres(row) => row.try_get(index),
-            Self::MySql(row) => row.try_get(index),
-        };
-        value.map_err(|error| corrupt(index, &error.to_string()))
-    }
-
-    /// A point in time, kept as Unix seconds.
-    pub(super) fn timestamp(&self, index: usize) -> Result<Timestamp, StoreError> {
-        let seconds = self.integer(index)?;
-        Timestamp::from_second(seconds)
-            .map_err(|_| StoreError::Corrupt(format!("{seconds} is no point in time")))
-    }
-
-    pub(super) fn truth(&self, index: usize) -> Result<bool, StoreError> {
-        Ok(self.integer(index)? != 0)
-    }
-
-    pub(super) fn text(&self, index: usize) -> Result<&str, StoreError> {
-        let value = match self {
-            Self::Sqlite(row) => row.try_get(index),
-            Self::Postgres(row) => row.try_get(index),
-            // Texts are bytes there; see its dialect.
-            Self::MySql(_) => {
-                let text = std::str::from_utf8(self.blob(index)?);
-                return text.map_err(|error| corrupt(index, &error.to_string()));
-            }
-        };
-        value.map_err(|error| corrupt(index, &error.to_string()))
-    }
-
-    pub(super) fn blob(&self, index: usize) -> Result<&[u8], StoreError> {
-        self.optional_blob(index)?.ok_or_else(|| corrupt(index, "is NULL"))
-    }
-
-    pub(super) fn optional_blob(&self, index: usize) -> Result<Option<&[u8]>, StoreError> {
-        let value = match self {
-            Self::Sqlite(row) => row.try_get(index),
-            Self::Postgres(row) => row.try_get(index),
-            Self::MySql(row) => row.try_get(index),
-        };
-        value.map_err(|error| corrupt(index, &error.to_string()))
-    }
-}
-
-fn corrupt(index: usize, reason: &str) -> StoreError {
-    StoreError::Corrupt(format!("column {index} of a row: {reason}"))
-}
-
 /// What a failure of the driver means to a caller.
-fn failure(dialect: &Dialect, error: sqlx::Error) -> StoreError {
+pub(super) fn failure(dialect: &Dialect, error: sqlx::Error) -> StoreError {
     let meaning = match &error {
         sqlx::Error::Database(error) => (dialect.meaning)(&**error),
         sqlx::Error::PoolTimedOut => Some(StoreError::Unavailable(format!(

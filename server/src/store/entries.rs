@@ -12,7 +12,7 @@ use super::database::Connection;
 use super::entry_rows::{self, COLUMNS, FEDERATIONS, Kept, SELECTORS};
 use super::packing::{Fingerprint, of_selector};
 use super::sql::{Selection, Statement, look_up};
-use super::writer::Transaction;
+use super::transaction::Transaction;
 use super::{BATCH, Change, Listed, Page, Revision, SetMatch, Store, StoreError};
 
 /// What became of one entry of a creation.

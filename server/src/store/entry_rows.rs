@@ -7,10 +7,10 @@ use spire_core::entry::{AdditionalAttributes, Entry, EntryUpdate};
 use spire_core::selector::RequiredSelectors;
 
 use super::StoreError;
-use super::database::Row;
 use super::packing::{self, Fingerprint, of_selector};
+use super::row::Row;
 use super::sql::{Links, Value};
-use super::writer::Transaction;
+use super::transaction::Transaction;
 
 /// What is selected from `entries r`, in the order in which [`Kept::read`] reads it.
 pub(super) const COLUMNS: &str = "r.number, r.entry_id, r.spiffe_id, r.parent_id, r.selectors, \

@@ -8,7 +8,7 @@ use spire_core::id::SpiffeId;
 
 use super::packing::sha256;
 use super::sql::Statement;
-use super::writer::Transaction;
+use super::transaction::Transaction;
 use super::{CreatedEntry, Store, StoreError, entries};
 
 /// SHA-256 of an agent's public key (SubjectPublicKeyInfo, DER).

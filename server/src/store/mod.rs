@@ -2,7 +2,7 @@
 //!
 //! All SQL of the server is below this folder, one file for each kind of record. Callers see one
 //! [`Store`] with asynchronous methods and the vocabulary of `spire_core`; which database answers
-//! is known to `database.rs`, `dialect/` and the migrations alone. Each call that changes
+//! is known to `dialect/`, `database.rs`, `pool.rs`, `row.rs` and the migrations alone. Each call that changes
 //! something is one transaction: it is acknowledged once it is on the disk, and until then nobody
 //! sees any of it.
 
@@ -21,9 +21,12 @@ mod node_rows;
 mod nodes;
 mod packing;
 mod page;
+mod pool;
 mod replica;
+mod row;
 mod settings;
 mod sql;
+mod transaction;
 mod writer;
 
 use std::sync::Arc;
@@ -33,10 +36,12 @@ use futures::future::BoxFuture;
 use spire_core::tasks::Tasks;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep};
+use tokio_util::sync::DropGuard;
 
-use database::{Connection, Readers};
+use database::Connection;
 use dialect::Place;
 use migrations::Tables;
+use pool::Readers;
 use replica::Replica;
 use writer::{Job, Writer};
 
@@ -76,6 +81,8 @@ struct Inner {
     replica: Option<Replica>,
     changed: watch::Sender<Revision>,
     tasks: Tasks,
+    /// Ends the tasks with the last clone of a store that nobody closed.
+    _stop: DropGuard,
 }
 
 /// What a read does.
@@ -113,7 +120,8 @@ impl Store {
         let readers = (!place.is_memory()).then(|| Readers::new(place.reader(), settings.pool));
         let replica = settings.replica()?;
         let replica = replica.map(|replica| Replica::new(replica.reader(), settings.pool));
-        Ok(Self { inner: Arc::new(Inner { queue, readers, replica, changed, tasks }) })
+        let _stop = tasks.stop_token().drop_guard();
+        Ok(Self { inner: Arc::new(Inner { queue, readers, replica, changed, tasks, _stop }) })
     }
 
     /// Opens the database to look at it: nothing is created, migrated or changed, and calls that
@@ -142,7 +150,9 @@ impl Store {
         let (queue, _) = mpsc::channel(1);
         let (changed, _) = watch::channel(revision);
         let readers = Some(Readers::new(onlooker, settings.pool));
-        let inner = Inner { queue, readers, replica: None, changed, tasks: Tasks::new() };
+        let tasks = Tasks::new();
+        let _stop = tasks.stop_token().drop_guard();
+        let inner = Inner { queue, readers, replica: None, changed, tasks, _stop };
         Ok(Self { inner: Arc::new(inner) })
     }
 

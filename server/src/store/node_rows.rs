@@ -5,10 +5,11 @@ use std::collections::BTreeSet;
 use spire_core::id::SpiffeId;
 use spire_core::selector::Selector;
 
-use super::database::{Connection, Row};
+use super::database::Connection;
 use super::packing::{self, of_selector};
+use super::row::Row;
 use super::sql::{Links, Selection, Statement, Value, look_up};
-use super::writer::Transaction;
+use super::transaction::Transaction;
 use super::{Node, NodeFilter, Page, StoreError};
 
 /// What is selected from `nodes r`, in the order in which [`Kept::read`] reads it.

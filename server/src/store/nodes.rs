@@ -10,7 +10,7 @@ use spire_core::selector::Selector;
 use super::admission::record;
 use super::node_rows::{COLUMNS, Kept, by_ids, fetch, select, unlink};
 use super::sql::Statement;
-use super::writer::Transaction;
+use super::transaction::Transaction;
 use super::{
     BATCH, Change, EntryFilter, Listed, Page, Redemption, Revision, SetMatch, SetRule, Store,
     StoreError, TokenUse, entries, join_tokens,

@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use super::database::{Connection, Readers};
+use super::database::Connection;
 use super::dialect::Opening;
+use super::pool::Readers;
 use super::settings::PoolSettings;
 use super::{Read, Revision, Store, StoreError, changes};
 

@@ -6,16 +6,15 @@
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
-use super::changes::{Change, Revision, append};
+use super::changes::Revision;
 use super::database::Connection;
 use super::dialect::{Opening, tell};
-use super::sql::{Statement, Value, in_pieces};
+use super::transaction::Transaction;
 use super::{Store, StoreError};
 
 /// How many writes may wait.
@@ -39,117 +38,6 @@ const REOPENING: Duration = Duration::from_millis(200);
 /// What a write does; it may be run more than once.
 pub(super) type Run<I, T> =
     for<'t> fn(&'t mut Transaction, &'t I) -> BoxFuture<'t, Result<T, StoreError>>;
-
-/// The transaction that a write is part of.
-pub(super) struct Transaction {
-    connection: Connection,
-    changes: Vec<Change>,
-    /// The number of this server in the log of changes.
-    writer: i64,
-    /// The last revision and the last number of a row that were given, as `change_head` has them.
-    revision: i64,
-    number: i64,
-    /// Whether a number was given that the table does not know yet.
-    numbered: bool,
-    /// Whether the write that runs has changed anything yet.
-    written: bool,
-}
-
-impl Transaction {
-    /// The connection, for what only reads.
-    pub(super) fn reader(&mut self) -> &mut Connection {
-        &mut self.connection
-    }
-
-    /// Notes what the transaction has changed, for the log.
-    pub(super) fn note(&mut self, change: Change) {
-        self.changes.push(change);
-    }
-
-    /// Runs a statement; returns how many rows it changed.
-    pub(super) async fn execute(&mut self, statement: Statement) -> Result<u64, StoreError> {
-        self.written = true;
-        self.connection.execute(statement).await
-    }
-
-    /// Runs a statement that takes many rows; see [`in_pieces`].
-    pub(super) async fn execute_all(
-        &mut self,
-        head: &str,
-        item: &str,
-        separator: &str,
-        rows: Vec<Vec<Value>>,
-    ) -> Result<(), StoreError> {
-        for (statement, _) in in_pieces(head, item, separator, rows) {
-            self.execute(statement).await?;
-        }
-        Ok(())
-    }
-
-    /// Inserts rows with numbers of their own; returns the numbers, in order. Numbers of all tables
-    /// are given in one row and none is given twice.
-    pub(super) async fn insert_numbered(
-        &mut self,
-        table: &str,
-        columns: &[&str],
-        rows: Vec<Vec<Value>>,
-    ) -> Result<Vec<i64>, StoreError> {
-        let first = self.number + 1;
-        self.number += rows.len() as i64;
-        self.numbered |= !rows.is_empty();
-        let numbered = (first..).zip(rows).map(|(number, mut row)| {
-            row.insert(0, number.into());
-            row
-        });
-        let head = format!("INSERT INTO {table} (number, {}) VALUES ", columns.join(", "));
-        let item = format!("(?{})", ", ?".repeat(columns.len()));
-        self.execute_all(&head, &item, ", ", numbered.collect()).await?;
-        Ok((first..=self.number).collect())
-    }
-
-    async fn begin(&mut self) -> Result<(), StoreError> {
-        self.changes.clear();
-        self.numbered = false;
-        let begin = self.connection.dialect().begin;
-        let rows = self.connection.run_script(begin.into()).await?;
-        let head = rows.last().ok_or_else(|| StoreError::Corrupt("change_head is empty".into()))?;
-        (self.revision, self.number) = (head.integer(0)?, head.integer(1)?);
-        Ok(())
-    }
-
-    /// Appends to the log of changes, where there are any, and returns the last revision then.
-    async fn append(&mut self) -> Result<Option<Revision>, StoreError> {
-        let changes = std::mem::take(&mut self.changes);
-        let has_changed = !changes.is_empty();
-        if has_changed {
-            let (writer, last) = (self.writer, self.revision);
-            let now = Timestamp::now();
-            self.revision = append(&mut self.connection, writer, last, changes, now).await?;
-        }
-        if has_changed || self.numbered {
-            let text = "UPDATE change_head SET revision = ?, number = ?";
-            let note = Statement::new(text).bind(self.revision).bind(self.number);
-            self.connection.execute(note).await?;
-        }
-        Ok(has_changed.then_some(Revision(self.revision.unsigned_abs())))
-    }
-
-    async fn commit(&mut self, changed: Option<Revision>) -> Result<(), StoreError> {
-        let commit = self.connection.dialect().commit(changed);
-        self.connection.run_script(commit).await.map(drop)
-    }
-
-    /// Whether this server gave `revision`.
-    async fn has_committed(&mut self, revision: Revision) -> Result<bool, StoreError> {
-        let text = "SELECT COUNT(*) FROM changes WHERE revision = ? AND writer = ?";
-        let count = Statement::new(text).bind(revision.0 as i64).bind(self.writer);
-        Ok(self.connection.fetch_number(count).await? > 0)
-    }
-
-    async fn roll_back(&mut self) -> Result<(), StoreError> {
-        self.connection.run_script("ROLLBACK".into()).await.map(drop)
-    }
-}
 
 /// A write that waits.
 pub(super) trait Job: Send {
@@ -241,17 +129,7 @@ impl Writer {
         queue: mpsc::Receiver<Box<dyn Job>>,
         changed: watch::Sender<Revision>,
     ) -> Self {
-        let mut random = [0; 8];
-        aws_lc_rs::rand::fill(&mut random).expect("the system has random numbers");
-        let transaction = Transaction {
-            connection,
-            changes: Vec::new(),
-            writer: i64::from_le_bytes(random),
-            revision: 0,
-            number: 0,
-            numbered: false,
-            written: false,
-        };
+        let transaction = Transaction::new(connection);
         Self { queue, transaction, changed, opening, failing: false }
     }
 
@@ -417,7 +295,8 @@ impl Writer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::Settings;
+    use crate::store::sql::Statement;
+    use crate::store::{Change, Settings};
 
     /// Inserts a row for `number`, then fails with the error given.
     fn insert(tx: &mut Transaction, number: i64) -> BoxFuture<'_, Result<(), StoreError>> {

@@ -1,0 +1,78 @@
+//! Lists of entries under each filter, and counts.
+
+use anyhow::{Result, ensure};
+use spire_core::wire::entry::entry_client::EntryClient;
+use spire_core::wire::entry::list_entries_request::Filter;
+use spire_core::wire::entry::{CountEntriesRequest, ListEntriesRequest};
+use spire_core::wire::types::SelectorMatch;
+use spire_core::wire::types::selector_match::MatchBehavior;
+use spire_localstack_tests::load::{Table, drive};
+use spire_localstack_tests::server::member;
+
+use crate::world::{World, entry, parent};
+
+/// Calls of each kind, and entries on a page.
+const CALLS: usize = 50;
+const PAGE: i32 = 100;
+
+/// Reads a page of each kind again and again, each time of other entries.
+pub(crate) async fn measure(
+    world: &World,
+    entries: usize,
+    nodes: usize,
+    costs: &mut Table,
+) -> Result<()> {
+    let selectors = |number: usize, behavior: MatchBehavior, count: usize| {
+        let mut selectors = entry("", number).selectors;
+        selectors.reverse();
+        selectors.truncate(count);
+        let r#match = behavior as i32;
+        Filter { by_selectors: Some(SelectorMatch { selectors, r#match }), ..Filter::default() }
+    };
+    let (exact, subset) = (MatchBehavior::MatchExact, MatchBehavior::MatchSubset);
+    let (superset, any) = (MatchBehavior::MatchSuperset, MatchBehavior::MatchAny);
+    let by_parent = |number: usize| Filter {
+        by_parent_id: Some(member(&parent(number % nodes))),
+        ..Filter::default()
+    };
+    let by_id =
+        |number: usize| Filter { by_spiffe_id: entry("", number).spiffe_id, ..Filter::default() };
+    let by_hint =
+        |number: usize| Filter { by_hint: Some(entry("", number).hint), ..Filter::default() };
+    type Make<'m> = &'m dyn Fn(usize) -> Filter;
+    let kinds: [(&str, Make<'_>); 8] = [
+        ("list without a filter", &|_| Filter::default()),
+        ("list by parent", &by_parent),
+        ("list by SPIFFE ID", &by_id),
+        ("list by hint, of 1,000", &by_hint),
+        ("list by selectors, exactly three", &|number| selectors(number, exact, 3)),
+        ("list by selectors, subset of three", &|number| selectors(number, subset, 3)),
+        ("list by selectors, superset of one of 1,000", &|number| selectors(number, superset, 1)),
+        ("list by selectors, any of three", &|number| selectors(number, any, 3)),
+    ];
+    for (what, filter) in kinds {
+        let before = world.second().process.cpu()?;
+        let list = async |call: usize| {
+            let request = ListEntriesRequest {
+                filter: Some(filter(call * 7919 % entries)),
+                page_size: PAGE,
+                ..ListEntriesRequest::default()
+            };
+            let mut client = EntryClient::new(world.second().operator.clone());
+            let page = client.list_entries(request).await?.into_inner();
+            ensure!(!page.entries.is_empty(), "{what}: nothing was found");
+            Ok(())
+        };
+        let times = drive(CALLS, 1, list).await?;
+        costs.add_calls(what, &times, 1, world.second().process.cpu()? - before);
+    }
+    let before = world.second().process.cpu()?;
+    let count = async |_| {
+        let mut client = EntryClient::new(world.second().operator.clone());
+        client.count_entries(CountEntriesRequest::default()).await?;
+        Ok(())
+    };
+    let times = drive(5, 1, count).await?;
+    costs.add_calls("count of all entries", &times, 1, world.second().process.cpu()? - before);
+    Ok(())
+}

@@ -1,0 +1,100 @@
+//! What a large datastore costs: real servers on a real database with very many entries.
+//!
+//! ```text
+//! cargo build --release --bin spire-server --bin load_store
+//! target/release/load_store --database postgres
+//! ```
+//!
+//! One server takes the entries in through its API. A second one is started when all are there; an
+//! agent that asks the second waits for entries that the first creates. With SQLite, which has room
+//! for one server, the first is started again instead.
+
+mod lists;
+mod world;
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use clap::{Parser, ValueEnum};
+use spire_localstack_tests::load::{Table, Times, drive};
+
+use world::World;
+
+/// Entries in a call that creates them.
+const BATCH: usize = 500;
+
+/// Fills a database and prints what it cost.
+#[derive(Parser)]
+struct Flags {
+    /// The kind of database.
+    #[arg(long, value_enum, default_value_t = Kind::Postgres)]
+    database: Kind,
+    /// Entries.
+    #[arg(long, default_value_t = 1_000_000)]
+    entries: usize,
+    /// Parents of these entries, which share them evenly.
+    #[arg(long, default_value_t = 10_000)]
+    nodes: usize,
+    /// Calls at a time that create entries.
+    #[arg(long, default_value_t = 4)]
+    parallel: usize,
+    /// Entries whose way to the other server is timed. MySQL does not tell of them, so that each
+    /// takes up to five seconds there.
+    #[arg(long, default_value_t = 100)]
+    changes: usize,
+    /// How long the servers are left alone to count what they ask by themselves, in seconds.
+    #[arg(long, default_value_t = 60)]
+    idle: u64,
+}
+
+/// A kind of database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Kind {
+    Sqlite,
+    Postgres,
+    Mariadb,
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<()> {
+    let flags = Flags::parse();
+    let mut costs = Table::of_calls();
+    let mut figures = Table::of_figures();
+    let mut world = World::start(flags.database).await?;
+
+    let before = world.first.process.cpu()?;
+    let create = async |call: usize| {
+        let numbers = call * BATCH..((call + 1) * BATCH).min(flags.entries);
+        world.create(numbers, flags.nodes).await
+    };
+    let times = drive(flags.entries.div_ceil(BATCH), flags.parallel, create).await?;
+    let what = format!("entry created, {BATCH} in a call");
+    costs.add_calls(&what, &times, BATCH, world.first.process.cpu()? - before);
+
+    let begin = Instant::now();
+    world.start_second().await?;
+    let ready = format!("{:.1} s", begin.elapsed().as_secs_f64());
+    figures.add(&format!("start until ready, {} entries", flags.entries), ready);
+    figures.add_memory("resident then", world.second().process.resident()?);
+
+    let mut delays = Vec::new();
+    let agent = world.agent().await?;
+    for number in 0..flags.changes {
+        delays.push(world.seen_after(&agent, flags.entries + number).await?);
+    }
+    let delays = Times::new(delays);
+    figures.add_times("entry created at one server, until the other tells an agent", &delays);
+    figures.add("p99 of that", format!("{:.1} ms", delays.quantile(0.99).as_secs_f64() * 1e3));
+
+    lists::measure(&world, flags.entries, flags.nodes, &mut costs).await?;
+
+    if let Some(before) = world.statements().await? {
+        tokio::time::sleep(Duration::from_secs(flags.idle)).await;
+        let after = world.statements().await?.unwrap_or(before);
+        let servers = 2.0;
+        let minute = (after - before) as f64 * 60.0 / flags.idle as f64 / servers;
+        figures.add("statements a minute and server, nothing to do", format!("{minute:.0}"));
+    }
+    println!("{costs}\n{figures}");
+    Ok(())
+}

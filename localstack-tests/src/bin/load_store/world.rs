@@ -1,0 +1,148 @@
+//! Two servers on one database, their operator and an agent.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use futures::stream;
+use spire_core::wire::entry::entry_client::EntryClient;
+use spire_core::wire::entry::{BatchCreateEntryRequest, SyncAuthorizedEntriesRequest};
+use spire_core::wire::types::{Entry, Selector};
+use spire_localstack_tests::load::{Agent, Node, Nodes, Server};
+use spire_localstack_tests::server::member;
+use spire_test_databases::{Database, Engine, Server as DatabaseServer};
+
+use crate::Kind;
+
+/// How often an agent asks that waits for an entry.
+const ASKED_EVERY: Duration = Duration::from_millis(5);
+
+/// The servers.
+pub(crate) struct World {
+    pub(crate) first: Server,
+    second: Option<Server>,
+    database: Option<Database>,
+}
+
+impl World {
+    /// One server with an empty database.
+    pub(crate) async fn start(kind: Kind) -> Result<Self> {
+        let engine = match kind {
+            Kind::Sqlite => {
+                return Ok(Self { first: Server::start().await?, second: None, database: None });
+            }
+            Kind::Postgres => Engine::Postgres,
+            Kind::Mariadb => Engine::MariaDb,
+        };
+        let server = Arc::new(DatabaseServer::start(engine).await?);
+        let database = Database::on(&server).await?;
+        let first = Server::start_on(&settings(&database)).await?;
+        Ok(Self { first, second: None, database: Some(database) })
+    }
+
+    /// Starts the second server, or the only one again.
+    pub(crate) async fn start_second(&mut self) -> Result<()> {
+        match &self.database {
+            Some(database) => self.second = Some(Server::start_on(&settings(database)).await?),
+            None => self.first.start_again().await?,
+        }
+        Ok(())
+    }
+
+    /// The server that was started last.
+    pub(crate) fn second(&self) -> &Server {
+        self.second.as_ref().unwrap_or(&self.first)
+    }
+
+    /// Creates entries, shared evenly by `nodes` parents.
+    pub(crate) async fn create(&self, numbers: Range<usize>, nodes: usize) -> Result<()> {
+        let entries = numbers.map(|number| entry(&parent(number % nodes), number)).collect();
+        self.create_all(entries).await
+    }
+
+    /// An agent of the second server.
+    pub(crate) async fn agent(&self) -> Result<Agent> {
+        let node = Node::new("join_token", self.second().join_token().await?).await?;
+        Nodes::of(self.second()).attest(&node).await
+    }
+
+    /// How long it takes from the begin of the call that creates an entry at the first server until
+    /// the second tells `agent` of it, which asks again and again.
+    pub(crate) async fn seen_after(&self, agent: &Agent, number: usize) -> Result<Duration> {
+        let before = self.told(agent).await?;
+        let begin = Instant::now();
+        self.create_all(vec![entry(agent.id.path(), number)]).await?;
+        while self.told(agent).await? == before {
+            tokio::time::sleep(ASKED_EVERY).await;
+        }
+        Ok(begin.elapsed())
+    }
+
+    /// How many statements the database has counted; `None` for SQLite.
+    pub(crate) async fn statements(&self) -> Result<Option<i64>> {
+        let Some(database) = &self.database else { return Ok(None) };
+        let query = match database.server().engine() {
+            Engine::Postgres => {
+                "SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()"
+            }
+            Engine::MariaDb => {
+                "SELECT CAST(VARIABLE_VALUE AS SIGNED) FROM information_schema.GLOBAL_STATUS \
+                 WHERE VARIABLE_NAME = 'QUESTIONS'"
+            }
+        };
+        database.number(query).await.map(Some)
+    }
+
+    async fn create_all(&self, entries: Vec<Entry>) -> Result<()> {
+        let request = BatchCreateEntryRequest { entries, output_mask: None };
+        let mut client = EntryClient::new(self.first.operator.clone());
+        let answer = client.batch_create_entry(request).await?.into_inner();
+        for result in answer.results {
+            let status = result.status.context("no status")?;
+            ensure!(status.code == 0, "an entry was refused: {}", status.message);
+        }
+        Ok(())
+    }
+
+    async fn told(&self, agent: &Agent) -> Result<usize> {
+        let mut client = EntryClient::new(agent.channel.clone());
+        let question = stream::iter([SyncAuthorizedEntriesRequest::default()]);
+        let mut answers = client.sync_authorized_entries(question).await?.into_inner();
+        let mut count = 0;
+        while let Some(answer) = answers.message().await? {
+            count += answer.entries.len();
+        }
+        Ok(count)
+    }
+}
+
+fn settings(database: &Database) -> String {
+    format!(
+        "database_type = \"{}\"\nconnection_string = \"{}\"",
+        database.database_type(),
+        database.connection_string()
+    )
+}
+
+/// The path of a parent.
+pub(crate) fn parent(number: usize) -> String {
+    format!("/spire/agent/x509pop/{number:05}")
+}
+
+/// An entry with three selectors, the last of them shared by a thousand.
+pub(crate) fn entry(parent: &str, number: usize) -> Entry {
+    let selectors = [
+        format!("uid:{number}"),
+        format!("path:/usr/bin/service-{number}"),
+        format!("group:{}", number / 1000),
+    ];
+    Entry {
+        spiffe_id: Some(member(&format!("/ns/production/sa/service-{number}"))),
+        parent_id: Some(member(parent)),
+        selectors: selectors.map(|value| Selector { r#type: "unix".to_owned(), value }).into(),
+        x509_svid_ttl: 3600,
+        hint: format!("hint-{}", number / 1000),
+        ..Entry::default()
+    }
+}

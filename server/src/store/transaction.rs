@@ -1,0 +1,133 @@
+//! The transaction that writes are part of: numbers for rows, the log of changes, the commit.
+
+use jiff::Timestamp;
+
+use super::StoreError;
+use super::changes::{Change, Revision, append};
+use super::database::Connection;
+use super::sql::{Statement, Value, in_pieces};
+
+/// The transaction that a write is part of.
+pub(super) struct Transaction {
+    pub(super) connection: Connection,
+    changes: Vec<Change>,
+    /// The number of this server in the log of changes.
+    writer: i64,
+    /// The last revision and the last number of a row that were given, as `change_head` has them.
+    revision: i64,
+    number: i64,
+    /// Whether a number was given that the table does not know yet.
+    numbered: bool,
+    /// Whether the write that runs has changed anything yet.
+    pub(super) written: bool,
+}
+
+impl Transaction {
+    pub(super) fn new(connection: Connection) -> Self {
+        let mut random = [0; 8];
+        aws_lc_rs::rand::fill(&mut random).expect("the system has random numbers");
+        Self {
+            connection,
+            changes: Vec::new(),
+            writer: i64::from_le_bytes(random),
+            revision: 0,
+            number: 0,
+            numbered: false,
+            written: false,
+        }
+    }
+
+    /// The connection, for what only reads.
+    pub(super) fn reader(&mut self) -> &mut Connection {
+        &mut self.connection
+    }
+
+    /// Notes what the transaction has changed, for the log.
+    pub(super) fn note(&mut self, change: Change) {
+        self.changes.push(change);
+    }
+
+    /// Runs a statement; returns how many rows it changed.
+    pub(super) async fn execute(&mut self, statement: Statement) -> Result<u64, StoreError> {
+        self.written = true;
+        self.connection.execute(statement).await
+    }
+
+    /// Runs a statement that takes many rows; see [`in_pieces`].
+    pub(super) async fn execute_all(
+        &mut self,
+        head: &str,
+        item: &str,
+        separator: &str,
+        rows: Vec<Vec<Value>>,
+    ) -> Result<(), StoreError> {
+        for (statement, _) in in_pieces(head, item, separator, rows) {
+            self.execute(statement).await?;
+        }
+        Ok(())
+    }
+
+    /// Inserts rows with numbers of their own; returns the numbers, in order. Numbers of all tables
+    /// are given in one row and none is given twice.
+    pub(super) async fn insert_numbered(
+        &mut self,
+        table: &str,
+        columns: &[&str],
+        rows: Vec<Vec<Value>>,
+    ) -> Result<Vec<i64>, StoreError> {
+        let first = self.number + 1;
+        self.number += rows.len() as i64;
+        self.numbered |= !rows.is_empty();
+        let numbered = (first..).zip(rows).map(|(number, mut row)| {
+            row.insert(0, number.into());
+            row
+        });
+        let head = format!("INSERT INTO {table} (number, {}) VALUES ", columns.join(", "));
+        let item = format!("(?{})", ", ?".repeat(columns.len()));
+        self.execute_all(&head, &item, ", ", numbered.collect()).await?;
+        Ok((first..=self.number).collect())
+    }
+
+    pub(super) async fn begin(&mut self) -> Result<(), StoreError> {
+        self.changes.clear();
+        self.numbered = false;
+        let begin = self.connection.dialect().begin;
+        let rows = self.connection.run_script(begin.into()).await?;
+        let head = rows.last().ok_or_else(|| StoreError::Corrupt("change_head is empty".into()))?;
+        (self.revision, self.number) = (head.integer(0)?, head.integer(1)?);
+        Ok(())
+    }
+
+    /// Appends to the log of changes, where there are any, and returns the last revision then.
+    pub(super) async fn append(&mut self) -> Result<Option<Revision>, StoreError> {
+        let changes = std::mem::take(&mut self.changes);
+        let has_changed = !changes.is_empty();
+        if has_changed {
+            let (writer, last) = (self.writer, self.revision);
+            let now = Timestamp::now();
+            self.revision = append(&mut self.connection, writer, last, changes, now).await?;
+        }
+        if has_changed || self.numbered {
+            let text = "UPDATE change_head SET revision = ?, number = ?";
+            let note = Statement::new(text).bind(self.revision).bind(self.number);
+            self.connection.execute(note).await?;
+        }
+        Ok(has_changed.then_some(Revision(self.revision.unsigned_abs())))
+    }
+
+    pub(super) async fn commit(&mut self, changed: Option<Revision>) -> Result<(), StoreError> {
+        let commit = self.connection.dialect().commit(changed);
+        self.connection.run_script(commit).await.map(drop)
+    }
+
+    /// Whether this server gave `revision`.
+    pub(super) async fn has_committed(&mut self, revision: Revision) -> Result<bool, StoreError> {
+        let text = "SELECT COUNT(*) FROM changes WHERE revision = ? AND writer = ?";
+        let count = Statement::new(text).bind(revision.0 as i64).bind(self.writer);
+        Ok(self.connection.fetch_number(count).await? > 0)
+    }
+
+    pub(super) async fn roll_back(&mut self) -> Result<(), StoreError> {
+        self.connection.run_script("ROLLBACK".into()).await.map(drop)
+    }
+}
