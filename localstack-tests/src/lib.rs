@@ -14,6 +14,7 @@ pub mod hostile;
 pub mod load;
 pub mod localstack;
 pub mod moto;
+pub mod nested;
 pub mod process;
 pub mod python;
 pub mod region_keys;

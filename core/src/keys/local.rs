@@ -1,7 +1,8 @@
 //! Private keys in this process.
 
 use std::fmt;
-use std::sync::Arc;
+use std::num::NonZero;
+use std::sync::{Arc, LazyLock};
 
 use async_trait::async_trait;
 use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der, PublicKeyX509Der};
@@ -18,6 +19,7 @@ use der::{Decode, Reader, SliceReader};
 use rustls_pki_types::PrivateKeyDer;
 use rustls_pki_types::pem::PemObject;
 use spki::AlgorithmIdentifierRef;
+use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
 use super::{KeyError, KeyType, PublicKey, SigningKey};
@@ -205,6 +207,12 @@ fn is_ed25519(pkcs8: &[u8]) -> bool {
     algorithm().is_ok_and(|oid| oid == ID_ED_25519)
 }
 
+/// Signatures that take milliseconds leave one processor to everyone else.
+static SLOW_SIGNERS: LazyLock<Semaphore> = LazyLock::new(|| {
+    let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+    Semaphore::new(processors.saturating_sub(1).max(1))
+});
+
 async fn off_thread<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, KeyError> + Send + 'static,
 ) -> Result<T, KeyError> {
@@ -231,6 +239,7 @@ impl SigningKey for LocalKey {
             Pair::Ec(_) => self.sign_blocking(message),
             Pair::Rsa(_) => {
                 let (key, message) = (self.clone(), message.to_vec());
+                let _turn = SLOW_SIGNERS.acquire().await;
                 off_thread(move || key.sign_blocking(&message)).await
             }
         }

@@ -60,7 +60,7 @@ async fn no_handshake_fails_while_svids_and_ca_turn_over() {
 
 /// Whether the TLS library has yet to turn what it was given into what TLS needs: for an instant, on
 /// this very thread, it serves neither the former nor the latter.
-fn is_taking_over(status: &TlsStatus) -> bool {
+pub(crate) fn is_taking_over(status: &TlsStatus) -> bool {
     let status = status.current();
     status.source_revision != status.applied_revision
 }
@@ -95,7 +95,7 @@ impl Peer {
 }
 
 /// A full handshake of both, by what each holds at this moment: nothing else runs meanwhile.
-fn shake_hands(
+pub(crate) fn shake_hands(
     client: &Arc<ClientConfig>,
     server: &Arc<ServerConfig>,
 ) -> Result<(), rustls::Error> {

@@ -216,7 +216,7 @@ impl Authority {
         let next = self.next_x509.load_full().filter(|next| {
             next.lifetime().not_after > end
                 && now >= next.distributed_below_at()
-                && !self.bundle.is_tainted(next.root_id())
+                && !self.is_tainted(next.root_id())
         });
         Ok(next.unwrap_or(active))
     }

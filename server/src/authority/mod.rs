@@ -16,6 +16,7 @@ mod server_svid;
 mod slots;
 mod x509_ca;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -219,6 +220,8 @@ pub struct Authority {
     upstream: Option<Arc<dyn UpstreamAuthority>>,
     clock: Clock,
     bundle: TrustBundle,
+    /// Ids of roots that the upstream has tainted, whether this server has left them or not.
+    tainted_above: watch::Sender<BTreeSet<String>>,
     /// What signs, read without a lock.
     x509: ArcSwapOption<X509Ca>,
     jwt: ArcSwapOption<JwtKey>,
@@ -279,6 +282,7 @@ impl Authority {
             upstream,
             clock,
             bundle,
+            tainted_above: watch::Sender::default(),
             x509: ArcSwapOption::empty(),
             jwt: ArcSwapOption::empty(),
             next_x509: ArcSwapOption::empty(),

@@ -289,7 +289,7 @@ const NO_ROOT: &str = "no root CA found with provided subject key ID";
 const NO_KEY: &str = "no JWT Key found with provided key ID";
 
 /// Taints all roots with this subject key identifier: one that was renewed is there twice.
-fn taint_root(bundle: &mut Bundle, id: &str) -> Result<(), EditRefused> {
+pub(super) fn taint_root(bundle: &mut Bundle, id: &str) -> Result<(), EditRefused> {
     let roots = bundle.x509_authorities.iter_mut();
     let mut roots: Vec<_> = roots.filter(|root| root.has_id(id)).collect();
     if roots.is_empty() {

@@ -65,14 +65,12 @@ impl Rotation {
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         prune.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut bundle = self.authority.bundle.subscribe();
+        let mut tainted_above = self.authority.tainted_above.subscribe();
         loop {
             tokio::select! {
                 _ = look.tick() => self.look().await,
-                Ok(()) = bundle.changed() => {
-                    if self.tainted_root().is_some() {
-                        self.look().await;
-                    }
-                }
+                Ok(()) = bundle.changed() => self.look_if_tainted().await,
+                Ok(()) = tainted_above.changed() => self.look_if_tainted().await,
                 _ = prune.tick() => self.prune_journals().await,
                 Some((command, answer)) = orders.recv() => {
                     // Whoever asked may have gone: the step was done all the same.
@@ -90,6 +88,12 @@ impl Rotation {
         }
         let outcome = self.turn().await;
         self.note(outcome);
+    }
+
+    async fn look_if_tainted(&mut self) {
+        if self.tainted_root().is_some() {
+            self.look().await;
+        }
     }
 
     fn note(&mut self, outcome: Result<(), RotationError>) {
@@ -146,6 +150,10 @@ impl Rotation {
         if let Some(root) = self.tainted_root() {
             return self.leave_tainted(root).await;
         }
+        if self.x509.prepared().is_some_and(|ca| self.authority.is_tainted(ca.root_id())) {
+            self.x509.clear_free();
+            self.show();
+        }
         if self.x509.due(self.now()) == Due::Prepare {
             let ca = self.make_x509().await?;
             self.outlives_active(&ca)?;
@@ -155,38 +163,6 @@ impl Rotation {
             self.activate_x509().await?;
         }
         Ok(())
-    }
-
-    /// The tainted root that the authority in use leads to. Below a local root nothing needs to be
-    /// done: an authority is tainted after it was replaced.
-    fn tainted_root(&self) -> Option<String> {
-        let root = self.x509.active()?.upstream_authority_id.as_deref()?;
-        self.authority.bundle.is_tainted(root).then(|| root.to_owned())
-    }
-
-    /// Puts an authority below another root in the place of the one in use, as soon as whoever
-    /// checks SVIDs knows that root.
-    async fn leave_tainted(&mut self, root: String) -> Result<(), RotationError> {
-        let now = self.now();
-        let is_free = |ca: &Arc<X509Ca>| {
-            !ca.lifetime().has_ended(now) && !self.authority.bundle.is_tainted(ca.root_id())
-        };
-        if !self.x509.prepared().is_some_and(is_free) {
-            tracing::info!(
-                subsystem_name = "ca_manager",
-                subject_key_id = root,
-                "Current root CA is signed by a tainted upstream authority, preparing rotation"
-            );
-            let ca = self.make_x509().await?;
-            if self.authority.bundle.is_tainted(ca.root_id()) {
-                return Err(RotationError::StillTainted(ca.root_id().to_owned()));
-            }
-            self.prepare_x509(ca).await?;
-        }
-        match self.x509.prepared() {
-            Some(prepared) if now >= prepared.distributed_at() => self.activate_x509().await,
-            _ => Ok(()),
-        }
     }
 
     async fn turn_jwt(&mut self) -> Result<(), RotationError> {
@@ -214,8 +190,28 @@ impl Rotation {
             }
             None => X509Ca::self_signed(slot, key, settings, now).await?,
         };
-        bundle.append(roots, Vec::new()).await?;
+        // A tainted root may have been revoked here: it counts only where there is no other.
+        let root_id = ca.root_id();
+        let roots = roots.into_iter().filter(|root| !root.tainted || root.has_id(root_id));
+        bundle.append(roots.collect(), Vec::new()).await?;
+        self.warn_if_short(&ca);
         Ok(ca)
+    }
+
+    /// An upstream that lives no longer than what it signs cuts its life short.
+    fn warn_if_short(&self, ca: &X509Ca) {
+        let Lifetime { issued_at, not_after } = ca.lifetime();
+        let wanted = super::after(issued_at, self.authority.settings.ca_ttl);
+        // A certificate knows no part of a second.
+        if not_after.duration_since(wanted) < jiff::SignedDuration::from_secs(-1) {
+            tracing::warn!(
+                subsystem_name = "ca_manager",
+                ca_ttl = ?self.authority.settings.ca_ttl,
+                expiration = %not_after,
+                "The upstream authority signs for less than ca_ttl, so that this server rotates \
+                 more often; set ca_ttl to at most a third of the life of the CA above"
+            );
+        }
     }
 
     /// An upstream near its own end signs authorities that end before the one in use: taking
@@ -362,7 +358,7 @@ impl Rotation {
         doubled.min(LONGEST_PAUSE).min(longest).max(shortest)
     }
 
-    fn now(&self) -> Timestamp {
+    pub(super) fn now(&self) -> Timestamp {
         whole_second(self.authority.clock.now())
     }
 }

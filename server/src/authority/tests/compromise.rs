@@ -167,7 +167,7 @@ async fn a_root_that_is_tainted_above_is_left_as_soon_as_the_next_one_is_known()
 
     // Not even a revocation there takes it away while it is needed.
     follow(vec![]).await;
-    assert_eq!(world.stored().await.x509_authorities, [tainted]);
+    assert_eq!(world.stored().await.x509_authorities, [root(&upstream, false)]);
 
     upstream.replace_root(Duration::from_secs(100_000)).await;
     world.pass(12);
@@ -178,6 +178,11 @@ async fn a_root_that_is_tainted_above_is_left_as_soon_as_the_next_one_is_known()
     server.rotation.look().await;
     let states = server.authority.states(Kind::X509);
     assert_eq!(states.old.as_ref(), Some(&first));
+    let stored = world.stored().await;
+    assert!(
+        stored.x509_authorities.contains(&tainted),
+        "agents are told now that this server left"
+    );
     assert!(server.authority.rotation_failure().is_none());
 
     // It is revoked above: it goes here too, although it has not ended.

@@ -1,7 +1,9 @@
 //! `cargo demo`: a server, an agent and a workload from nothing to verified identities, by the
 //! commands of SPIRE and with times. The node is an instance of a small cloud on this machine:
 //! `--cloud aws` (the default), `gcp` or `azure`; `--cloud none` has it join by a token. `--keep`
-//! leaves the programs running until Ctrl-C.
+//! leaves the programs running until Ctrl-C; `--nested` shows four servers on three levels.
+
+mod nested;
 
 use std::path::Path;
 use std::time::Instant;
@@ -28,11 +30,14 @@ struct Flags {
     /// Where the node is: aws, gcp or azure; none for a join token.
     #[arg(long, default_value = "aws")]
     cloud: String,
+    /// Four servers on three levels instead.
+    #[arg(long, conflicts_with = "cloud")]
+    nested: bool,
 }
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let Flags { keep, cloud } = Flags::parse();
+    let Flags { keep, cloud, nested } = Flags::parse();
     let provider = if cloud == "none" { None } else { Some(cloud.parse()?) };
     Binaries::find()?;
     let [mut interrupt, mut terminate, mut hang_up] = [
@@ -42,7 +47,8 @@ async fn main() -> anyhow::Result<()> {
     ];
     // Whatever the demo has started and written ends with its future.
     tokio::select! {
-        ended = demo(keep, provider) => return ended,
+        ended = nested::demo(keep), if nested => return ended,
+        ended = demo(keep, provider), if !nested => return ended,
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
         _ = hang_up.recv() => {}
@@ -54,7 +60,7 @@ async fn main() -> anyhow::Result<()> {
 async fn demo(keep: bool, provider: Option<Provider>) -> anyhow::Result<()> {
     let folder = Folder::new()?;
     println!("\nA trust domain in {}\n", folder.path().display());
-    let timeline = Timeline(Instant::now());
+    let timeline = Timeline::begin();
     let user = User::current();
     let (host, workload) =
         (format!("spiffe://{TRUST_DOMAIN}/host"), format!("spiffe://{TRUST_DOMAIN}/demo"));
@@ -123,6 +129,7 @@ async fn demo(keep: bool, provider: Option<Provider>) -> anyhow::Result<()> {
     drop(folder);
     timeline.says("cleaned up", "no process and no file is left");
     println!("\nTo look around: cargo demo -- --keep; other clouds: cargo demo -- --cloud gcp");
+    println!("Four servers on three levels: cargo demo -- --nested");
     Ok(())
 }
 
@@ -164,6 +171,10 @@ fn print_commands(
 struct Timeline(Instant);
 
 impl Timeline {
+    fn begin() -> Self {
+        Self(Instant::now())
+    }
+
     fn says(&self, what: &str, how: &str) {
         let seconds = self.0.elapsed().as_secs_f64();
         println!("  {seconds:>6.2} s  {what:<20}  {how}");
