@@ -14,6 +14,10 @@ pub const MAX_WORKLOAD_REQUEST_BYTES: usize = 128 << 10;
 /// and quotes of TPMs stay below a tenth of it.
 pub const MAX_EVIDENCE_BYTES: usize = 256 << 10;
 
+/// Largest evidence that is a JSON object, and largest such answer to a challenge, in bytes: about
+/// ten times what an instance of a cloud has to show.
+pub const MAX_ENVELOPE_BYTES: usize = 64 << 10;
+
 /// What a caller without certificate may send in one call to a server, in bytes. There may be
 /// thousands of them.
 pub const MAX_UNPROVEN_REQUEST_BYTES: usize = 64 << 10;

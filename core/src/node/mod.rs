@@ -1,5 +1,7 @@
 //! The contract of node attestation: evidence from an agent, a proven node on the server.
 
+mod age;
+mod envelope;
 mod examination;
 mod written;
 
@@ -10,6 +12,8 @@ use async_trait::async_trait;
 use crate::id::SpiffeId;
 use crate::selector::Selector;
 
+pub use age::check_age;
+pub use envelope::read_envelope;
 pub use examination::{Check, Examination, Outcome};
 pub use written::WrittenEvidence;
 
@@ -127,6 +131,31 @@ pub trait Evidence: Send {
     async fn exhibit(&mut self, nonce: Option<&str>) -> Result<Vec<u8>, EvidenceError> {
         let _ = nonce;
         Ok(self.payload().to_vec())
+    }
+}
+
+/// Evidence that is shown as it is; nothing is asked about it.
+pub struct Statement {
+    attestor: &'static str,
+    payload: Vec<u8>,
+}
+
+impl Statement {
+    /// What `attestor` shows.
+    pub fn new(attestor: &'static str, payload: impl Into<Vec<u8>>) -> Self {
+        Self { attestor, payload: payload.into() }
+    }
+}
+
+#[async_trait]
+impl Evidence for Statement {
+    fn payload(&self) -> &[u8] {
+        &self.payload
+    }
+
+    async fn answer(&mut self, _challenge: &[u8]) -> Result<Vec<u8>, EvidenceError> {
+        let attestor = self.attestor;
+        Err(EvidenceError(format!("{attestor} knows no challenges, but the server sent one")))
     }
 }
 

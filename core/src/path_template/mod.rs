@@ -15,6 +15,7 @@ mod parse;
 mod strings;
 mod value;
 
+use crate::config::Reader;
 use crate::id::{IdError, SpiffeId, TrustDomain};
 use parse::{Command, Node, Operand, Pipeline};
 pub use value::Value;
@@ -28,6 +29,7 @@ const MAX_TEXT_BYTES: usize = 16 << 10;
 #[derive(Debug, Clone)]
 pub struct PathTemplate {
     nodes: Vec<Node>,
+    text: Box<str>,
 }
 
 /// Why a text is no template, or why it makes no path.
@@ -64,31 +66,80 @@ impl PathTemplate {
         if !text.starts_with('/') {
             nodes.insert(0, Node::Text("/".into()));
         }
-        Ok(Self { nodes })
+        Ok(Self { nodes, text: text.into() })
+    }
+
+    /// Reads the key `agent_path_template`, in whose place `default` stands.
+    pub fn read(reader: &mut Reader<'_>, default: &str) -> Option<Self> {
+        let parse = |text: &str| Self::parse(text).map_err(|error| error.to_string());
+        reader
+            .parsed("agent_path_template", "use fields, pipes and functions only", parse)
+            .or_else(|| Self::parse(default).ok())
+    }
+
+    /// Whether its text has `name` in it, so that the field of that name may be needed.
+    pub fn mentions(&self, name: &str) -> bool {
+        self.text.contains(name)
     }
 
     /// Makes the ID `spiffe://<trust domain>/spire/agent<path>` of the node that `fields` describe.
+    /// Slashes stand outside of braces: whoever may write a tag shall not choose the parts of an ID,
+    /// and with them another node's.
     ///
     /// # Errors
-    /// [`TemplateError::Execute`] where a field or key is missing or a function fails;
-    /// [`TemplateError::Path`] where the result is no path.
+    /// [`TemplateError::Execute`] where a field or key is missing, a function fails or a value has
+    /// a slash; [`TemplateError::Path`] where the result is no path.
     pub fn agent_id(
         &self,
         trust_domain: &TrustDomain,
         fields: &Value,
     ) -> Result<SpiffeId, TemplateError> {
-        let path = self.render(fields).map_err(TemplateError::Execute)?;
+        self.make(trust_domain, fields, |value| match value.contains('/') {
+            true => Err(format!("{value:?} would be several parts of the path")),
+            false => Ok(()),
+        })
+    }
+
+    /// As [`agent_id`](Self::agent_id), where fields may be paths that the operator's own CA has
+    /// given.
+    ///
+    /// # Errors
+    /// As [`agent_id`](Self::agent_id).
+    pub fn agent_id_of_paths(
+        &self,
+        trust_domain: &TrustDomain,
+        fields: &Value,
+    ) -> Result<SpiffeId, TemplateError> {
+        self.make(trust_domain, fields, |_| Ok(()))
+    }
+
+    fn make(
+        &self,
+        trust_domain: &TrustDomain,
+        fields: &Value,
+        check: impl Fn(&str) -> Result<(), String>,
+    ) -> Result<SpiffeId, TemplateError> {
+        let path = self.render(fields, check).map_err(TemplateError::Execute)?;
         trust_domain
             .member(&format!("/spire/agent{path}"))
             .map_err(|source| TemplateError::Path { path, source })
     }
 
-    fn render(&self, fields: &Value) -> Result<String, String> {
+    /// The text; `check` sees what each action makes.
+    fn render(
+        &self,
+        fields: &Value,
+        check: impl Fn(&str) -> Result<(), String>,
+    ) -> Result<String, String> {
         let mut text = String::new();
         for node in &self.nodes {
             match node {
                 Node::Text(literal) => text.push_str(literal),
-                Node::Action(pipeline) => text.push_str(&evaluate(pipeline, fields)?.to_text()),
+                Node::Action(pipeline) => {
+                    let value = evaluate(pipeline, fields)?.to_text();
+                    check(&value)?;
+                    text.push_str(&value);
+                }
             }
             bounded(&text)?;
         }
@@ -156,7 +207,8 @@ mod tests {
     }
 
     fn render(text: &str) -> Result<String, TemplateError> {
-        PathTemplate::parse(text)?.render(&fields()).map_err(TemplateError::Execute)
+        let template = PathTemplate::parse(text)?;
+        template.render(&fields(), |_| Ok(())).map_err(TemplateError::Execute)
     }
 
     #[test]
@@ -229,6 +281,21 @@ mod tests {
     }
 
     #[test]
+    fn a_value_adds_no_parts_to_the_path() {
+        let domain = TrustDomain::parse("example.org").unwrap();
+        let fields = Value::map([("Role", "web/eu".into())]);
+        let template = |text: &str| PathTemplate::parse(text).unwrap();
+        for text in ["/{{ .Role }}", "/a/{{ .Role | upper }}", "/{{ printf \"%s\" .Role }}"] {
+            let error = template(text).agent_id(&domain, &fields).unwrap_err().to_string();
+            assert!(error.contains("several parts of the path"), "{error}");
+        }
+        let id = template("/a/{{ .Role | replace \"/\" \"-\" }}").agent_id(&domain, &fields);
+        assert_eq!(id.unwrap().path(), "/spire/agent/a/web-eu");
+        let id = template("/a/{{ .Role }}").agent_id_of_paths(&domain, &fields);
+        assert_eq!(id.unwrap().path(), "/spire/agent/a/web/eu");
+    }
+
+    #[test]
     fn results_are_bounded() {
         let template = "/{{ repeat 1000 (repeat 1000 \"x\") }}";
         assert!(matches!(render(template), Err(TemplateError::Execute(_))));
@@ -249,7 +316,7 @@ mod tests {
             let fields = Value::map([("Name", Value::from(name.as_str()))]);
             for text in ["{{ .Name }}", "/{{ .Name }}", "/a/{{ .Name }}/b"] {
                 let template = PathTemplate::parse(text).unwrap();
-                if let Ok(id) = template.agent_id(&domain, &fields) {
+                if let Ok(id) = template.agent_id_of_paths(&domain, &fields) {
                     proptest::prop_assert!(id.is_agent() && id.is_member_of(&domain), "{}", id);
                     let (before, after) = text.split_once("{{ .Name }}").unwrap();
                     let before = before.trim_start_matches('/');

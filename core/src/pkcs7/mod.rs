@@ -129,6 +129,12 @@ impl<'a> SignedData<'a> {
         &self.certificates
     }
 
+    /// What the message holds, proven or not: for a line in the log, and for nothing that is
+    /// decided.
+    pub fn unverified_content(&self) -> &[u8] {
+        &self.content
+    }
+
     /// Whom the message names as its signer.
     pub fn signer(&self) -> &Signer<'a> {
         &self.signer

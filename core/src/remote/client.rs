@@ -47,6 +47,18 @@ pub enum RemoteError {
     TooLong(usize),
 }
 
+impl Answer {
+    /// The beginning of the body, for a person: one line, without what a terminal would obey.
+    pub fn excerpt(&self) -> String {
+        const LONGEST: usize = 200;
+        let text = String::from_utf8_lossy(&self.body[..self.body.len().min(LONGEST)]);
+        text.split(|character: char| character.is_control() || character == ' ')
+            .filter(|word| !word.is_empty())
+            .collect::<Vec<_>>()
+            .join(" ")
+    }
+}
+
 impl Client {
     /// A client of services on the net; proxies of the environment are used.
     ///
@@ -124,4 +136,70 @@ fn chain(error: &reqwest::Error) -> String {
         source = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use spire_fakes::http::{HttpServer, Trouble, text};
+    use spire_fakes::tls::TlsFront;
+
+    use super::*;
+    use crate::config::Section;
+
+    const LIMIT: Duration = Duration::from_secs(5);
+
+    fn client(block: &str) -> Client {
+        let section = Section::parse(block).unwrap();
+        let (endpoints, findings) = section.read(|reader| Endpoints::read(reader, &["service"]));
+        assert!(findings.mistakes.is_empty(), "{findings:?}");
+        Client::new(&endpoints.unwrap()).unwrap()
+    }
+
+    async fn get(client: &Client, url: &str) -> Result<Answer, RemoteError> {
+        client.send(client.request(http::Method::GET, url.parse().unwrap()), LIMIT, 100).await
+    }
+
+    #[tokio::test]
+    async fn a_private_ca_is_trusted_where_it_is_named() {
+        let server = HttpServer::start(|_| text(StatusCode::OK, "here")).await;
+        let (front, other) = (TlsFront::to(&server).await, TlsFront::to(&server).await);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ca.pem");
+        std::fs::write(&path, front.authority()).unwrap();
+        let trusting = client(&format!("endpoints {{ ca_bundle_path = {path:?} }}"));
+        assert_eq!(get(&trusting, &front.url()).await.unwrap().excerpt(), "here");
+        for (client, url) in [(client(""), front.url()), (trusting, other.url())] {
+            let error = get(&client, &url).await.unwrap_err().to_string();
+            assert!(error.starts_with("cannot connect to https://127.0.0.1"), "{error}");
+        }
+        assert_eq!(server.count(), 1);
+    }
+
+    #[tokio::test]
+    async fn no_service_leads_elsewhere_lets_wait_or_fills_up() {
+        let elsewhere = HttpServer::start(|_| text(StatusCode::OK, "")).await;
+        let server = HttpServer::start(|_| text(StatusCode::OK, "a".repeat(101))).await;
+        let client = client("");
+        server.fail_next(1, Trouble::Redirect(elsewhere.url()));
+        assert_eq!(get(&client, &server.url()).await.unwrap().status, StatusCode::FOUND);
+        assert_eq!(elsewhere.count(), 0);
+        let error = get(&client, &server.url()).await.unwrap_err();
+        assert!(matches!(error, RemoteError::TooLong(100)), "{error}");
+        server.fail_next(1, Trouble::Hang);
+        let request = client.request(http::Method::GET, server.url().parse().unwrap());
+        let limit = Duration::from_millis(50);
+        let error = client.send(request, limit, 100).await.unwrap_err();
+        assert_eq!(error.to_string(), "no answer within 0.05 s");
+    }
+
+    #[test]
+    fn of_a_body_a_person_is_shown_one_line() {
+        let answer = |body: &'static [u8]| Answer {
+            status: StatusCode::OK,
+            headers: HeaderMap::new(),
+            body: Bytes::from_static(body),
+        };
+        assert_eq!(answer(b" a\n\x1b[2J  b\xff ").excerpt(), "a [2J b\u{fffd}");
+        assert_eq!(answer(&[b'x'; 300]).excerpt().len(), 200);
+    }
 }

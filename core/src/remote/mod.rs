@@ -7,8 +7,10 @@ mod client;
 mod coalesce;
 mod endpoint;
 mod flight;
+mod retry;
 
 pub use client::{Answer, Client, RemoteError};
 pub use coalesce::{Coalescer, Lookup, Pace};
 pub use endpoint::{Endpoint, Endpoints};
 pub use flight::Flight;
+pub use retry::until_answered;

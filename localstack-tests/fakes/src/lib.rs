@@ -6,3 +6,4 @@ pub mod aws;
 pub mod azure;
 pub mod gcp;
 pub mod http;
+pub mod tls;

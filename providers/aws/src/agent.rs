@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use spire_core::catalog::{Plugin, PluginError};
 use spire_core::config::{FromSection, Reader};
-use spire_core::node::{Evidence, EvidenceError, EvidenceSource};
+use spire_core::node::{Evidence, EvidenceError, EvidenceSource, Statement};
 use spire_core::remote::{Client, Endpoint, Endpoints};
 
 use crate::NAME;
@@ -92,21 +92,7 @@ impl EvidenceSource for Iid {
         let payload = serde_json::to_vec(&evidence).map_err(|error| {
             EvidenceError(format!("failed to marshal attestation data: {error}"))
         })?;
-        Ok(Box::new(Shown(payload)))
-    }
-}
-
-/// Evidence that is shown once; nothing is asked about it.
-struct Shown(Vec<u8>);
-
-#[async_trait]
-impl Evidence for Shown {
-    fn payload(&self) -> &[u8] {
-        &self.0
-    }
-
-    async fn answer(&mut self, _: &[u8]) -> Result<Vec<u8>, EvidenceError> {
-        Err(EvidenceError(format!("{NAME} knows no challenges, but the server sent one")))
+        Ok(Box::new(Statement::new(NAME, payload)))
     }
 }
 

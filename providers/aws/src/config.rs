@@ -22,8 +22,6 @@ const SHORTEST_ACCOUNT_LIST: Duration = Duration::from_secs(60);
 pub(crate) struct Config {
     pub(crate) policy: Policy,
     pub(crate) agent_path_template: PathTemplate,
-    /// Whether the template names tags, so that the ID is not known before EC2 was asked.
-    pub(crate) id_needs_tags: bool,
     pub(crate) keys: RegionKeys,
     pub(crate) organization: Option<OrganizationConfig>,
     pub(crate) selectors: SelectorConfig,
@@ -99,22 +97,14 @@ impl FromSection for Config {
                  its choice; set allowed_account_ids",
             );
         }
-        let parse = |text: &str| -> Result<_, String> {
-            let template = PathTemplate::parse(text).map_err(|error| error.to_string())?;
-            Ok((template, text.contains("Tags")))
-        };
-        let template = reader
-            .parsed("agent_path_template", "use fields, pipes and functions only", parse)
-            .or_else(|| parse(AGENT_PATH).ok());
+        let agent_path_template = PathTemplate::read(reader, AGENT_PATH);
         let selectors = SelectorConfig {
             roles: !reader.flag("disable_instance_profile_selectors"),
             extra: reader.flag("extra_selectors"),
         };
-        let (agent_path_template, id_needs_tags) = template?;
         Some(Self {
             policy,
-            agent_path_template,
-            id_needs_tags,
+            agent_path_template: agent_path_template?,
             keys: read_keys(reader),
             organization: organization?,
             selectors,

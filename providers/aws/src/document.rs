@@ -5,10 +5,10 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer};
-use spire_core::node::AttestError;
+use spire_core::node::{AttestError, read_envelope};
 use spire_core::pkcs7::{Attributes, SignedData};
 
-use crate::evidence::{Evidence, MAX_EVIDENCE_BYTES};
+use crate::evidence::Evidence;
 use crate::regions::{Kind, RegionKeys, is_region};
 
 /// An instance as its document describes it.
@@ -34,11 +34,7 @@ fn time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>,
 
 /// Reads the envelope; nothing in it is proven.
 pub(crate) fn read_evidence(evidence: &[u8]) -> Result<Evidence, AttestError> {
-    if evidence.len() > MAX_EVIDENCE_BYTES {
-        return Err(malformed(format!("attestation data exceeds {MAX_EVIDENCE_BYTES} bytes")));
-    }
-    let evidence: Evidence = serde_json::from_slice(evidence)
-        .map_err(|error| malformed(format!("failed to unmarshal attestation data: {error}")))?;
+    let evidence: Evidence = read_envelope(evidence, "attestation data")?;
     if evidence.rsa2048.is_empty() && evidence.signature.is_empty() {
         return Err(malformed("no signature of the identity document".to_owned()));
     }

@@ -2,10 +2,6 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Largest evidence in bytes: about ten times what an instance has to show.
-#[cfg(feature = "server")]
-pub(crate) const MAX_EVIDENCE_BYTES: usize = 64 << 10;
-
 /// The three texts of the metadata service, not trimmed nor encoded anew. Agents of SPIRE up to
 /// 0.12 have no `rsa2048`.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -8,12 +8,11 @@ use std::time::Duration;
 
 use http::{Method, StatusCode};
 use spire_core::node::EvidenceError;
-use spire_core::remote::{Answer, Client, Endpoint, RemoteError};
+use spire_core::remote::{Answer, Client, Endpoint, RemoteError, until_answered};
 
-/// How long the service may take. It is on the same machine.
-const LIMIT: Duration = Duration::from_secs(2);
-/// How often the service is asked before it counts as absent.
-const TRIES: u32 = 2;
+/// How long one answer may take, and all attempts together. The service is on the same machine.
+const ANSWER: Duration = Duration::from_secs(2);
+const LIMIT: Duration = Duration::from_secs(4);
 /// Largest answer in bytes.
 const MAX_BYTES: usize = 32 << 10;
 /// How long a token is good, in seconds; it is used at once.
@@ -114,26 +113,15 @@ impl Metadata {
         answer.await.map_err(|error| self.failed(&format!("did not give {path}: {error}")))
     }
 
-    /// Asks, and once more where nothing came back or the service was not able to answer.
     async fn ask(
         &self,
         request: impl Fn(&Client, &Endpoint) -> reqwest::RequestBuilder,
     ) -> Result<Answer, RemoteError> {
-        let mut tries = 0;
-        loop {
-            tries += 1;
+        let attempt = || {
             let request = request(&self.client, &self.endpoint);
-            let answer = self.client.send(request, LIMIT, MAX_BYTES).await;
-            let failed = match &answer {
-                Ok(answer) => answer.status.is_server_error(),
-                Err(error) => {
-                    matches!(error, RemoteError::Unreachable(_) | RemoteError::TooSlow(_))
-                }
-            };
-            if !failed || tries == TRIES {
-                return answer;
-            }
-        }
+            self.client.send(request, ANSWER, MAX_BYTES)
+        };
+        until_answered(attempt, LIMIT).await
     }
 
     fn text(&self, path: &str, answer: Answer) -> Result<String, EvidenceError> {

@@ -5,10 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use jiff::SignedDuration;
 use spire_core::catalog::{Host, Plugin, PluginError};
 use spire_core::id::SpiffeId;
-use spire_core::node::{AttestError, Attested, NodeAttestor, Peer};
+use spire_core::node::{AttestError, Attested, NodeAttestor, Peer, check_age};
 use spire_core::path_template::Value;
 
 use crate::NAME;
@@ -68,7 +67,7 @@ impl NodeAttestor for Iid {
         let document = self.prove(evidence, peer)?;
         self.check_policy(&document, peer)?;
         // The tags of an instance are known to EC2 alone.
-        let early_id = match self.config.id_needs_tags {
+        let early_id = match self.config.agent_path_template.mentions("Tags") {
             true => None,
             false => Some(self.identify(&document, None, peer).await?),
         };
@@ -115,7 +114,10 @@ impl Iid {
     fn check_policy(&self, document: &Document, peer: &mut dyn Peer) -> Result<(), AttestError> {
         let policy = &self.config.policy;
         let examination = peer.examination();
-        examination.check("instance age", self.check_age(document))?;
+        if let Some(limit) = policy.max_instance_age {
+            let age = check_age(document.pending_time, limit, self.host.clock.now());
+            examination.check("instance age", age)?;
+        }
         let listed = |list: &[String], key: &str, value: &str| match list.is_empty()
             || list.iter().any(|one| one == value)
         {
@@ -127,21 +129,6 @@ impl Iid {
         examination.check("allowed account", account)?;
         let region = listed(allowed_regions, "allowed_regions", &document.region);
         examination.check("allowed region", region)
-    }
-
-    fn check_age(&self, document: &Document) -> Result<(), AttestError> {
-        let Some(oldest) = self.config.policy.max_instance_age else { return Ok(()) };
-        let launched = document.pending_time.ok_or_else(|| {
-            refused("the identity document does not say when it was launched".to_owned())
-        })?;
-        let age = self.host.clock.now().duration_since(launched);
-        if age <= SignedDuration::try_from(oldest).unwrap_or(SignedDuration::MAX) {
-            return Ok(());
-        }
-        let oldest = oldest.as_secs();
-        Err(refused(format!(
-            "the instance was launched at {launched}, longer ago than max_instance_age ({oldest} s)"
-        )))
     }
 
     /// The agent's ID, once it is known that it may attest.

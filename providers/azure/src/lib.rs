@@ -14,8 +14,6 @@
 mod metadata;
 
 #[cfg(feature = "server")]
-mod age;
-#[cfg(feature = "server")]
 mod api;
 #[cfg(feature = "server")]
 mod cloud;
@@ -32,10 +30,6 @@ mod transport;
 
 pub mod imds;
 pub mod msi;
-
-/// Largest evidence in bytes that is looked at; genuine one takes a tenth.
-#[cfg(feature = "server")]
-const MAX_EVIDENCE_BYTES: usize = 64 << 10;
 
 /// How long all that an attestation asks of Azure may take, once for the proof and once for the
 /// selectors.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::Method;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use spire_core::remote::{Client, Endpoint, Endpoints, RemoteError};
+use spire_core::remote::{Client, Endpoint, Endpoints, RemoteError, until_answered};
 use url::form_urlencoded;
 
 /// Where the service is on every virtual machine.
@@ -20,8 +20,9 @@ const INSTANCE_VERSION: &str = "2025-04-07";
 #[cfg(feature = "agent")]
 const TOKEN_VERSION: &str = "2018-02-01";
 
-/// How long one answer may take.
-const ANSWER: Duration = Duration::from_secs(10);
+/// How long one answer may take, and all attempts together.
+const ANSWER: Duration = Duration::from_secs(8);
+const LIMIT: Duration = Duration::from_secs(9);
 /// Largest answer in bytes that is read.
 const MAX_ANSWER_BYTES: usize = 256 << 10;
 /// How much of an unexpected answer is told, in bytes.
@@ -141,11 +142,13 @@ impl Metadata {
         hint: &'static str,
     ) -> Result<T, MetadataError> {
         let url = self.endpoint.url(&format!("{path}?{query}"));
-        let request = self.client.request(Method::GET, url).header("Metadata", "true");
-        let answer =
-            self.client.send(request, ANSWER, MAX_ANSWER_BYTES).await.map_err(|source| {
-                MetadataError::Unreachable { address: self.endpoint.as_str().to_owned(), source }
-            })?;
+        let attempt = || {
+            let request = self.client.request(Method::GET, url.clone()).header("Metadata", "true");
+            self.client.send(request, ANSWER, MAX_ANSWER_BYTES)
+        };
+        let answer = until_answered(attempt, LIMIT).await.map_err(|source| {
+            MetadataError::Unreachable { address: self.endpoint.as_str().to_owned(), source }
+        })?;
         if answer.status != http::StatusCode::OK {
             let said = &answer.body[..answer.body.len().min(MAX_TOLD_BYTES)];
             let said = String::from_utf8_lossy(said).into_owned();

@@ -13,7 +13,7 @@ use azure_core::http::request::Body;
 use azure_core::http::{
     AsyncRawResponse, ClientOptions, HttpClient, Request, RetryOptions, StatusCode, Transport,
 };
-use spire_core::remote::{Client, Endpoint, RemoteError};
+use spire_core::remote::{Client, Endpoint, RemoteError, until_answered};
 use url::Url;
 
 use crate::cloud::Services;
@@ -22,7 +22,7 @@ use crate::metadata;
 /// Where the SDK believes the metadata service to be.
 const METADATA_HOST: &str = "169.254.169.254";
 
-/// How long one answer may take.
+/// How long one answer may take, all attempts together.
 const ANSWER: Duration = Duration::from_secs(10);
 /// Largest answer in bytes that is read.
 const MAX_ANSWER_BYTES: usize = 256 << 10;
@@ -38,7 +38,8 @@ struct Routes {
     metadata: Endpoint,
 }
 
-/// Options that lead the SDK's credentials to `services`. Whoever uses them retries by itself.
+/// Options that lead the SDK's credentials to `services`. Requests are made again here, so that the
+/// SDK does not.
 pub(crate) fn options(services: &Services) -> Result<ClientOptions, RemoteError> {
     let login_host = services.cloud.login_hosts()[0];
     let routes = Routes {
@@ -80,20 +81,18 @@ impl HttpClient for Routes {
         let (client, url) = self.route(request.url());
         let method = http::Method::from_bytes(request.method().as_str().as_bytes())
             .map_err(|error| failed(error.to_string()))?;
-        let mut sent = client.request(method, url);
-        for (name, value) in request.headers().iter() {
-            sent = sent.header(name.as_str(), value.as_str());
-        }
-        match request.body() {
-            Body::Bytes(bytes) => sent = sent.body(bytes.clone()),
-            Body::SeekableStream(_) => {
-                return Err(failed("streams are not sent to token services".to_owned()));
+        let Body::Bytes(body) = request.body() else {
+            return Err(failed("streams are not sent to token services".to_owned()));
+        };
+        let attempt = || {
+            let mut sent = client.request(method.clone(), url.clone()).body(body.clone());
+            for (name, value) in request.headers().iter() {
+                sent = sent.header(name.as_str(), value.as_str());
             }
-        }
-        let answer = client
-            .send(sent, ANSWER, MAX_ANSWER_BYTES)
-            .await
-            .map_err(|error| failed(error.to_string()))?;
+            client.send(sent, ANSWER, MAX_ANSWER_BYTES)
+        };
+        let answer = until_answered(attempt, ANSWER).await;
+        let answer = answer.map_err(|error| failed(error.to_string()))?;
         // The SDK would read such an answer as one of the login service, and not find its way.
         if answer.status.is_server_error() || answer.status == http::StatusCode::TOO_MANY_REQUESTS {
             return Err(failed(format!("the token service answered {}", answer.status)));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use spire_core::catalog::{Plugin, PluginError};
 use spire_core::config::{FromSection, Reader};
-use spire_core::node::{Evidence, EvidenceError, EvidenceSource};
+use spire_core::node::{Evidence, EvidenceError, EvidenceSource, Statement};
 use spire_core::remote::{Client, Endpoints};
 
 use crate::evidence::AUDIENCE;
@@ -79,20 +79,7 @@ impl EvidenceSource for GcpIit {
             let sentence = "unable to retrieve identity token: the metadata server gave none";
             return Err(EvidenceError(sentence.to_owned()));
         }
-        Ok(Box::new(Token(answer.body.to_vec())))
-    }
-}
-
-struct Token(Vec<u8>);
-
-#[async_trait]
-impl Evidence for Token {
-    fn payload(&self) -> &[u8] {
-        &self.0
-    }
-
-    async fn answer(&mut self, _challenge: &[u8]) -> Result<Vec<u8>, EvidenceError> {
-        Err(EvidenceError("gcp_iit knows no challenges".to_owned()))
+        Ok(Box::new(Statement::new(crate::NAME, answer.body)))
     }
 }
 

@@ -6,10 +6,8 @@ use async_trait::async_trait;
 use http::{Method, StatusCode};
 use spire_core::clock::Clock;
 use spire_core::jws::{Fetched, KeySet, KeySource, MAX_KEY_SET_BYTES};
-use spire_core::remote::{Client, Endpoint, Endpoints};
+use spire_core::remote::{Client, Endpoint, Endpoints, until_answered};
 use url::Url;
-
-use crate::call;
 
 const HOST: &str = "https://www.googleapis.com";
 /// What is asked for where the configured URL names a server alone.
@@ -47,8 +45,7 @@ impl KeySource for Certificates {
             let request = self.client.request(Method::GET, self.url.clone());
             self.client.send(request, ATTEMPT, MAX_KEY_SET_BYTES)
         };
-        let answer =
-            call::until_answered(attempt, LIMIT).await.map_err(|error| error.to_string())?;
+        let answer = until_answered(attempt, LIMIT).await.map_err(|error| error.to_string())?;
         if answer.status != StatusCode::OK {
             return Err(format!("{} answers with status {}", self.url, answer.status));
         }

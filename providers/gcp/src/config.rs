@@ -8,6 +8,7 @@ use spire_core::path_template::PathTemplate;
 use spire_core::remote::Endpoints;
 
 use crate::credentials::CredentialFile;
+
 /// The services whose places may be configured.
 const ENDPOINTS: [&str; 2] = ["token_certificates", "compute"];
 const DEFAULT_PATH: &str = "/{{ .PluginName }}/{{ .ProjectID }}/{{ .InstanceID }}";
@@ -49,10 +50,7 @@ impl FromSection for ServerConfig {
         let projects = read_projects(reader);
         let service_accounts = reader.strings("service_account_allow_list").unwrap_or_default();
         let max_instance_age = reader.duration("max_instance_age", "max_instance_age");
-        let parse = |text: &str| PathTemplate::parse(text).map_err(|error| error.to_string());
-        let template = reader
-            .parsed("agent_path_template", "use fields, pipes and functions only", parse)
-            .or_else(|| PathTemplate::parse(DEFAULT_PATH).ok());
+        let template = PathTemplate::read(reader, DEFAULT_PATH);
         let lookup = read_lookup(reader);
         let endpoints = Endpoints::read(reader, &ENDPOINTS);
         Some(Self {

@@ -8,7 +8,6 @@
 //! The token is bound neither to a server nor to a key of the agent, and is good for an hour. So
 //! only its first use counts, for each instance.
 
-mod call;
 mod evidence;
 mod metadata;
 

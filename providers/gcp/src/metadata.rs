@@ -3,9 +3,7 @@
 use std::time::Duration;
 
 use http::{Method, StatusCode};
-use spire_core::remote::{Answer, Client, Endpoint, RemoteError};
-
-use crate::call;
+use spire_core::remote::{Answer, Client, Endpoint, RemoteError, until_answered};
 
 /// Where the metadata server is if nobody says otherwise.
 const DEFAULT_HOST: &str = "metadata.google.internal";
@@ -95,13 +93,13 @@ impl Metadata {
             self.client.send(request.header(FLAVOR.0, FLAVOR.1), ATTEMPT, MAX_BYTES)
         };
         let at = || self.endpoint.as_str().to_owned();
-        let answer = call::until_answered(attempt, LIMIT)
+        let answer = until_answered(attempt, LIMIT)
             .await
             .map_err(|error| MetadataError::Unreachable { at: at(), error })?;
         match answer.status {
             StatusCode::OK => Ok(answer),
             StatusCode::NOT_FOUND => Err(MetadataError::NoAccount { account: account.to_owned() }),
-            status => Err(MetadataError::Status { at: at(), status, body: call::excerpt(&answer) }),
+            status => Err(MetadataError::Status { at: at(), status, body: answer.excerpt() }),
         }
     }
 }

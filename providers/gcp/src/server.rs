@@ -3,11 +3,10 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use jiff::SignedDuration;
 use spire_core::catalog::{Host, Plugin, PluginError};
 use spire_core::id::SpiffeId;
 use spire_core::jws::{Algorithm, Claims, Jws, KeyCache};
-use spire_core::node::{AttestError, Attested, NodeAttestor, Peer};
+use spire_core::node::{AttestError, Attested, NodeAttestor, Peer, check_age};
 use spire_core::path_template::Value;
 use spire_core::remote::Client;
 
@@ -22,8 +21,6 @@ use crate::token::{Instance, InstanceToken, check_standing};
 
 /// The one algorithm that Google signs with.
 const ALGORITHMS: [Algorithm; 1] = [Algorithm::Rs256];
-/// How far an instance may seem to be created in the future.
-const LEEWAY: SignedDuration = SignedDuration::from_secs(60);
 
 /// `gcp_iit` of the server.
 pub const PLUGIN: Plugin<dyn NodeAttestor> = Plugin {
@@ -86,7 +83,10 @@ impl NodeAttestor for GcpIit {
         let token = examination.check("instance", token)?;
         examination.check("project", self.check_project(&token.instance))?;
         examination.check("service account", self.check_service_account(&token))?;
-        examination.check("instance age", self.check_age(&token.instance))?;
+        if let Some(limit) = self.config.max_instance_age {
+            let age = check_age(Some(token.instance.created_at), limit, self.host.clock.now());
+            examination.check("instance age", age)?;
+        }
         let agent_id = examination.check("agent ID", self.agent_id(&token))?;
         peer.admit(&agent_id, false).await?;
 
@@ -139,25 +139,8 @@ impl GcpIit {
         )))
     }
 
-    fn check_age(&self, instance: &Instance) -> Result<(), AttestError> {
-        let Some(limit) = self.config.max_instance_age else { return Ok(()) };
-        let age = self.host.clock.now().duration_since(instance.created_at);
-        let limit = SignedDuration::try_from(limit).unwrap_or(SignedDuration::MAX);
-        if (-LEEWAY..=limit).contains(&age) {
-            return Ok(());
-        }
-        let created_at = instance.created_at;
-        Err(refused(format!(
-            "instance was created at {created_at}, which max_instance_age ({limit:#}) does not allow"
-        )))
-    }
-
     fn agent_id(&self, token: &InstanceToken) -> Result<SpiffeId, AttestError> {
         let instance = &token.instance;
-        let texts = [&token.email, &instance.project_id, &instance.zone, &instance.name];
-        if let Some(text) = texts.into_iter().find(|text| text.contains('/')) {
-            return Err(refused(format!("{text:?} would be several parts of an agent's path")));
-        }
         let fields = Value::map([
             ("PluginName", NAME.into()),
             ("ServiceAccount", token.email.replace('@', "_").into()),

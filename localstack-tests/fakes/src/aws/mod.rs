@@ -52,6 +52,7 @@ pub use call::action_of;
 pub use imds::{Imds, Mode};
 pub use instance::{Instance, Interface, SCALING_GROUP_TAG, Volume};
 pub use signer::{Evidence, RegionSigner, lines};
+pub use sts::WEB_IDENTITY;
 
 /// The account to which keys belong that no role gave out.
 pub const HOME_ACCOUNT: &str = "123456789012";
@@ -192,6 +193,9 @@ fn answer(request: &Request, world: &mut World) -> Response {
 }
 
 fn perform(call: &Call<'_>, world: &mut World) -> Result<Response, Refusal> {
+    if call.action == "AssumeRoleWithWebIdentity" {
+        return sts::assume_role_with_web_identity(call, world);
+    }
     let caller = Caller::of(call).ok_or_else(|| call.protocol.unsigned())?;
     if !world.admits() {
         return Err(call.protocol.throttled());

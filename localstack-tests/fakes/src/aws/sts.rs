@@ -1,9 +1,12 @@
-//! AssumeRole and GetCallerIdentity.
+//! AssumeRole, AssumeRoleWithWebIdentity and GetCallerIdentity.
 
 use super::World;
 use super::call::{Call, Caller, Refusal};
 use super::xml::{element, text};
 use crate::http::Response;
+
+/// The token that [`assume_role_with_web_identity`] takes.
+pub const WEB_IDENTITY: &str = "web-identity-token";
 
 const NAMESPACE: &str = "https://sts.amazonaws.com/doc/2011-06-15/";
 
@@ -12,6 +15,23 @@ pub(super) fn assume_role(
     caller: &Caller,
     world: &World,
 ) -> Result<Response, Refusal> {
+    give_out(call, &caller.arn(), world)
+}
+
+/// Whoever has a token of another issuer needs no key to ask.
+pub(super) fn assume_role_with_web_identity(
+    call: &Call<'_>,
+    world: &World,
+) -> Result<Response, Refusal> {
+    if call.field("WebIdentityToken") != WEB_IDENTITY {
+        let message = "The token could not be validated";
+        return Err(Refusal::new(400, "InvalidIdentityToken", message));
+    }
+    give_out(call, "arn:aws:iam::fake:web-identity", world)
+}
+
+/// The credentials of the role that `user` asks for.
+fn give_out(call: &Call<'_>, user: &str, world: &World) -> Result<Response, Refusal> {
     let arn = call.field("RoleArn");
     let parts: Vec<&str> = arn.splitn(6, ':').collect();
     let (account, role) = match parts[..] {
@@ -21,10 +41,8 @@ pub(super) fn assume_role(
         _ => return Err(Refusal::new(400, "ValidationError", format!("{arn} is invalid"))),
     };
     if !world.roles.contains(&(account.to_owned(), role.to_owned())) {
-        let message = format!(
-            "User: {} is not authorized to perform: sts:AssumeRole on resource: {arn}",
-            caller.arn()
-        );
+        let action = format!("sts:{} on resource: {arn}", call.action);
+        let message = format!("User: {user} is not authorized to perform: {action}");
         return Err(Refusal::new(403, "AccessDenied", message));
     }
     let session = call.field("RoleSessionName");

@@ -66,12 +66,17 @@ async fn x11_tags_that_make_no_path() {
     setup.change(|instance| instance.tags = vec![("Role".to_owned(), "web".to_owned())]);
     let (id, _) = setup.attest().await.result.unwrap();
     assert_eq!(id, "spiffe://example.org/spire/agent/aws_iid/web");
-    for value in ["a/../b", "..", ".", "a b", "a%2fb", "ä", "", "/", "a//b"] {
+    for value in ["a/b", "a/../b", "..", ".", "a b", "a%2fb", "ä", "", "/", "a//b"] {
         setup.change(|instance| instance.tags[0].1 = value.to_owned());
         let verdict = setup.attest().await;
         assert!(verdict.admitted.is_empty(), "{value:?} became an ID");
         verdict.refused();
     }
+    let template = r#"agent_path_template = "/aws_iid/{{ .Tags.Role | replace \"/\" \"-\" }}""#;
+    let setup = Setup::new(template).await;
+    setup.change(|instance| instance.tags = vec![("Role".to_owned(), "web/eu".to_owned())]);
+    let (id, _) = setup.attest().await.result.unwrap();
+    assert_eq!(id, "spiffe://example.org/spire/agent/aws_iid/web-eu");
 }
 
 #[tokio::test]

@@ -350,7 +350,6 @@ async fn what_was_made_sure_of_is_written_down() {
         [
             "evidence",
             "document signature",
-            "instance age",
             "allowed account",
             "allowed region",
             "agent ID",

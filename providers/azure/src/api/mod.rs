@@ -7,11 +7,10 @@ mod graph;
 use std::sync::Arc;
 use std::time::Duration;
 
-use backon::{ExponentialBuilder, Retryable};
 use http::{HeaderMap, Method, StatusCode};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use spire_core::remote::{Client, Endpoint};
+use spire_core::remote::{Client, Endpoint, until_answered};
 use tokio::sync::Semaphore;
 use url::Url;
 
@@ -21,16 +20,15 @@ use crate::credentials::Credential;
 pub(crate) use error::{ApiError, Kind};
 pub(crate) use graph::quoted;
 
-/// How long one answer may take.
+/// How long one answer may take, and all attempts together.
 const ANSWER: Duration = Duration::from_secs(8);
+const LIMIT: Duration = Duration::from_secs(10);
 /// Largest answer in bytes that is read.
 const MAX_ANSWER_BYTES: usize = 16 << 20;
 /// Most pages of one list that are read.
 const MAX_PAGES: usize = 100;
 /// Most requests to Azure under way for one tenant.
 const MAX_PARALLEL: usize = 16;
-/// Longest pause that Azure may ask for before a request is made again.
-const MAX_PAUSE: Duration = Duration::from_secs(5);
 
 /// What Azure calls a request.
 pub(crate) type RequestId = Option<Arc<str>>;
@@ -94,50 +92,34 @@ impl ResourceManager {
         Err(ApiError::odd("the list has too many pages", None))
     }
 
-    /// Sends a request until it is answered, for as long as that makes sense.
     async fn ask<T: DeserializeOwned>(
         &self,
         method: Method,
         url: Url,
         body: Option<&serde_json::Value>,
     ) -> Result<Answer<T>, ApiError> {
-        let pauses = ExponentialBuilder::default()
-            .with_jitter()
-            .with_min_delay(Duration::from_millis(250))
-            .with_max_delay(MAX_PAUSE)
-            .with_max_times(4);
-        let answer = (|| self.ask_once(method.clone(), url.clone(), body))
-            .retry(pauses)
-            .when(ApiError::is_passing)
-            .adjust(|error: &ApiError, pause| {
-                pause.map(|pause| error.pause.map_or(pause, |asked| asked.min(MAX_PAUSE)))
-            })
-            .await?;
-        let value = serde_json::from_slice(&answer.value)
-            .map_err(|error| ApiError::odd(error, answer.request_id.clone()))?;
-        Ok(Answer { value, request_id: answer.request_id })
-    }
-
-    async fn ask_once(
-        &self,
-        method: Method,
-        url: Url,
-        body: Option<&serde_json::Value>,
-    ) -> Result<Answer<bytes::Bytes>, ApiError> {
-        let token = self.credential.token().await.map_err(|error| ApiError::no_token(&error))?;
-        // The semaphore is never closed.
+        // A place is kept from one attempt to the next: where Azure is busy, fewer ask it. The
+        // semaphore is never closed.
         let _call = self.calls.acquire().await;
-        let mut request = self.client.request(method, url).bearer_auth(token.as_str());
-        if let Some(body) = body {
-            request = request.header(http::header::CONTENT_TYPE, "application/json");
-            request = request.body(body.to_string());
-        }
-        let answer = self.client.send(request, ANSWER, MAX_ANSWER_BYTES).await;
+        let token = self.credential.token().await.map_err(|error| ApiError::no_token(&error))?;
+        let attempt = || {
+            let mut request = self.client.request(method.clone(), url.clone());
+            request = request.bearer_auth(token.as_str());
+            if let Some(body) = body {
+                request = request.header(http::header::CONTENT_TYPE, "application/json");
+                request = request.body(body.to_string());
+            }
+            self.client.send(request, ANSWER, MAX_ANSWER_BYTES)
+        };
+        let answer = until_answered(attempt, LIMIT).await;
         let answer = answer.map_err(|error| ApiError::unanswered(&error))?;
         let request_id = request_id(&answer.headers);
-        match answer.status {
-            StatusCode::OK => Ok(Answer { value: answer.body, request_id }),
-            status => Err(ApiError::refused(status, &answer.headers, &answer.body, request_id)),
+        if answer.status != StatusCode::OK {
+            return Err(ApiError::refused(&answer, request_id));
+        }
+        match serde_json::from_slice(&answer.body) {
+            Ok(value) => Ok(Answer { value, request_id }),
+            Err(error) => Err(ApiError::odd(error, request_id)),
         }
     }
 }

@@ -52,11 +52,9 @@ impl FromSection for Config {
         let read = |path: &str| Roots::read(Path::new(path));
         let remedy = "name a readable PEM file of CA certificates";
         let extra = reader.parsed("trust_bundle_path", remedy, read).unwrap_or_default();
-        let agent_path_template = reader
-            .parsed("agent_path_template", "use fields, pipes and functions only", parse_template)
-            .or_else(|| PathTemplate::parse(AGENT_PATH).ok());
+        let agent_path_template = read_template(reader);
         let allowed_subscriptions = read_names(reader, "allowed_subscription_ids");
-        let max_instance_age = reader.duration("max_instance_age", "max instance age");
+        let max_instance_age = reader.duration("max_instance_age", "max_instance_age");
         let services = services?;
         let default_domain = || vec![services.cloud.metadata_domain().to_owned()];
         Some(Self {
@@ -71,14 +69,14 @@ impl FromSection for Config {
     }
 }
 
-/// A nonce in the path would give a node a new ID at each attestation.
-fn parse_template(text: &str) -> Result<PathTemplate, String> {
-    if text.contains(".Nonce") {
-        return Err("the agent path template must not use .Nonce, by which a node would get \
-                    another ID each time"
-            .to_owned());
+fn read_template(reader: &mut Reader<'_>) -> Option<PathTemplate> {
+    let template = PathTemplate::read(reader, AGENT_PATH)?;
+    if template.mentions(".Nonce") {
+        let sentence = "the agent path template must not use .Nonce, by which a node would get \
+                        another ID each time";
+        reader.reject("agent_path_template", sentence, "leave the field out");
     }
-    PathTemplate::parse(text).map_err(|error| error.to_string())
+    Some(template)
 }
 
 fn read_domains(reader: &mut Reader<'_>) -> Option<Vec<String>> {

@@ -1,5 +1,7 @@
 //! The document about a machine: what the metadata service has signed, and the nonce in it.
 
+use std::fmt;
+
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -44,6 +46,13 @@ pub(super) struct Machine {
     pub(super) subscription_id: String,
     /// A UUID in lower case.
     pub(super) vm_id: String,
+}
+
+impl fmt::Display for Machine {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { subscription_id, vm_id } = self;
+        write!(formatter, "virtual machine {vm_id} in subscription {subscription_id}")
+    }
 }
 
 /// The PKCS#7 message of a document.

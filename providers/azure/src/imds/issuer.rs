@@ -4,13 +4,16 @@
 //! It asks few hosts, for few bytes, one call for all who wait, follows nobody elsewhere, and takes
 //! its time for addresses that it has not seen.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use http::{Method, StatusCode};
+use jiff::{SignedDuration, Timestamp};
 use moka::future::Cache;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
+use spire_core::clock::Clock;
 use spire_core::limits::MAX_CERTIFICATE_BYTES;
 use spire_core::node::AttestError;
 use spire_core::remote::{Client, Endpoint};
@@ -22,6 +25,8 @@ use x509_cert::der::Decode;
 const ANSWER: Duration = Duration::from_secs(10);
 /// How long a certificate is kept. What it proves is checked anew each time.
 const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
+/// How long one is kept over which no chain has held yet: what came may have been something else.
+const DOUBTED: SignedDuration = SignedDuration::from_mins(1);
 /// Certificates that are kept.
 const MAX_KEPT: u64 = 64;
 /// Longest address in bytes.
@@ -35,8 +40,23 @@ pub(super) struct Issuers {
     client: Client,
     hosts: &'static [&'static str],
     endpoint: Option<Endpoint>,
-    kept: Cache<Url, CertificateDer<'static>>,
+    clock: Clock,
+    kept: Cache<Url, Arc<Issuer>>,
     allowance: Allowance,
+}
+
+/// An issuer's certificate, as it was fetched.
+pub(super) struct Issuer {
+    pub(super) der: CertificateDer<'static>,
+    fetched_at: Timestamp,
+    is_proven: AtomicBool,
+}
+
+impl Issuer {
+    /// A chain has held over it.
+    pub(super) fn prove(&self) {
+        self.is_proven.store(true, Ordering::Relaxed);
+    }
 }
 
 impl Issuers {
@@ -45,9 +65,10 @@ impl Issuers {
         client: Client,
         hosts: &'static [&'static str],
         endpoint: Option<Endpoint>,
+        clock: Clock,
     ) -> Self {
         let kept = Cache::builder().max_capacity(MAX_KEPT).time_to_live(KEPT).build();
-        Self { client, hosts, endpoint, kept, allowance: Allowance::new() }
+        Self { client, hosts, endpoint, clock, kept, allowance: Allowance::new() }
     }
 
     /// The certificate at `address`.
@@ -55,18 +76,23 @@ impl Issuers {
     /// # Errors
     /// `Malformed` where the address is not one that is asked, or has no certificate;
     /// `Unavailable` where too many others have been asked of late.
-    pub(super) async fn certificate(
-        &self,
-        address: &str,
-    ) -> Result<CertificateDer<'static>, AttestError> {
+    pub(super) async fn certificate(&self, address: &str) -> Result<Arc<Issuer>, AttestError> {
         let url = self.check(address).map_err(|why| {
             AttestError::Malformed(format!("certificate of the signer's issuer: {why}"))
         })?;
+        if self.kept.get(&url).await.is_some_and(|known| self.is_doubted(&known)) {
+            self.kept.invalidate(&url).await;
+        }
         let kept = self.kept.try_get_with(url.clone(), self.fetch(&url)).await;
         kept.map_err(|error| match &*error {
             FetchError::Busy => AttestError::Unavailable(error.to_string()),
             FetchError::Failed(_) => AttestError::Malformed(error.to_string()),
         })
+    }
+
+    fn is_doubted(&self, known: &Issuer) -> bool {
+        let age = self.clock.now().duration_since(known.fetched_at).abs();
+        age >= DOUBTED && !known.is_proven.load(Ordering::Relaxed)
     }
 
     /// Makes sure that `address` is on one of the hosts and nothing else.
@@ -86,7 +112,7 @@ impl Issuers {
         }
     }
 
-    async fn fetch(&self, url: &Url) -> Result<CertificateDer<'static>, FetchError> {
+    async fn fetch(&self, url: &Url) -> Result<Arc<Issuer>, FetchError> {
         if !self.allowance.take(Instant::now()) {
             return Err(FetchError::Busy);
         }
@@ -102,7 +128,9 @@ impl Issuers {
         if answer.status != StatusCode::OK {
             return Err(failed(format!("status {}", answer.status)));
         }
-        read(&answer.body).map_err(failed)
+        let der = read(&answer.body).map_err(failed)?;
+        let fetched_at = self.clock.now();
+        Ok(Arc::new(Issuer { der, fetched_at, is_proven: AtomicBool::new(false) }))
     }
 }
 
@@ -156,7 +184,7 @@ mod tests {
 
     fn issuers() -> Issuers {
         let client = Client::new(&spire_core::remote::Endpoints::default()).unwrap();
-        Issuers::new(client, &["www.microsoft.com"], None)
+        Issuers::new(client, &["www.microsoft.com"], None, Clock::system())
     }
 
     #[test]

@@ -7,7 +7,9 @@ use async_trait::async_trait;
 use futures::future::try_join_all;
 use spire_core::catalog::{Host, Plugin, PluginError};
 use spire_core::id::SpiffeId;
-use spire_core::node::{AttestError, Attested, Examination, NodeAttestor, Peer};
+use spire_core::node::{
+    AttestError, Attested, Examination, NodeAttestor, Peer, check_age, read_envelope,
+};
 use spire_core::path_template::Value;
 use spire_core::pkcs7::SignedData;
 use spire_core::remote::Client;
@@ -16,12 +18,12 @@ use super::NAME;
 use super::config::{Config, ISSUER_CERTIFICATES};
 use super::document::{self, Machine, message, nonce};
 use super::evidence::{Answer, Hints};
-use super::issuer::Issuers;
+use super::issuer::{Issuer, Issuers};
 use super::resolver::{Found, Resolver, find};
 use super::scale_set;
 use super::signer::Signer;
 use super::tenant::{Tenant, resolve};
-use crate::{age, startup};
+use crate::startup;
 
 /// `azure_imds` of the server.
 pub const PLUGIN: Plugin<dyn NodeAttestor> = Plugin {
@@ -49,10 +51,6 @@ impl NodeAttestor for AzureImds {
         let answer = peer.examination().check("evidence", read_answer(answer))?;
         let document = self.check_document(&answer, peer.examination()).await?;
         let machine = peer.examination().check("machine", document.machine())?;
-        peer.examination().claim(format_args!(
-            "virtual machine {} in subscription {}",
-            machine.vm_id, machine.subscription_id
-        ));
         match nonce {
             Some(nonce) => peer.examination().check("nonce", document.check_nonce(&nonce))?,
             None => peer.examination().skip("nonce", "only a challenged node can answer it"),
@@ -96,7 +94,8 @@ impl AzureImds {
         }
         let client = Client::new(&services.endpoints).map_err(unusable)?;
         let endpoint = services.endpoints.get(ISSUER_CERTIFICATES).cloned();
-        let issuers = Issuers::new(client, services.cloud.issuer_hosts(), endpoint);
+        let issuers =
+            Issuers::new(client, services.cloud.issuer_hosts(), endpoint, host.clock.clone());
         Ok(Self { config, host, tenants, issuers })
     }
 
@@ -110,6 +109,10 @@ impl AzureImds {
         let message = examination.check("document", message(&answer.document))?;
         let message = SignedData::parse(&message).map_err(malformed);
         let message = examination.check("document encoding", message)?;
+        let claimed = document::Attested::read(message.unverified_content());
+        if let Ok(machine) = claimed.and_then(|document| document.machine()) {
+            examination.claim(machine);
+        }
         let signer = Signer::of(&message).map_err(malformed);
         let signer = examination.check("document signer", signer)?;
         let content = signer.signed(&message).map_err(malformed);
@@ -118,11 +121,12 @@ impl AzureImds {
         let issuer = self.issuer(&signer).await;
         let issuer = examination.check("signer's issuer", issuer)?;
         let now = self.host.clock.now();
-        let chain = self.config.roots.check(&signer.der, &issuer, now);
+        let chain = self.config.roots.check(&signer.der, &issuer.der, now);
         let chain = chain.map_err(|error| {
             malformed(format!("the signer's certificate is not to be trusted: {error}"))
         });
         examination.check("signer's chain", chain)?;
+        issuer.prove();
         examination.check("document content", document::Attested::read(content))
     }
 
@@ -140,10 +144,7 @@ impl AzureImds {
         Ok(())
     }
 
-    async fn issuer(
-        &self,
-        signer: &Signer,
-    ) -> Result<rustls_pki_types::CertificateDer<'static>, AttestError> {
+    async fn issuer(&self, signer: &Signer) -> Result<Arc<Issuer>, AttestError> {
         let address = signer.issuer_address();
         let address = address.ok_or_else(|| {
             malformed("the signer does not say where its issuer's certificate is")
@@ -211,7 +212,7 @@ impl AzureImds {
         });
         examination.check("tenant of the subscription", owner)?;
         if let Some(limit) = self.config.max_instance_age {
-            let age = age::check(found.created, limit, self.host.clock.now());
+            let age = check_age(found.created, limit, self.host.clock.now());
             examination.check("instance age", age)?;
         }
         Ok(found)
@@ -222,12 +223,7 @@ fn read_answer(answer: &[u8]) -> Result<Answer, AttestError> {
     if answer.is_empty() {
         return Err(malformed("missing challenge response"));
     }
-    if answer.len() > crate::MAX_EVIDENCE_BYTES {
-        let limit = crate::MAX_EVIDENCE_BYTES;
-        return Err(malformed(format!("challenge response exceeds {limit} bytes")));
-    }
-    let answer: Answer = serde_json::from_slice(answer)
-        .map_err(|error| malformed(format!("failed to unmarshal challenge response: {error}")))?;
+    let answer: Answer = read_envelope(answer, "challenge response")?;
     if answer.metadata.vmss_name.as_deref().is_some_and(|name| !scale_set::is_name(name)) {
         return Err(malformed("the name of the scale set is not one that Azure allows"));
     }

@@ -9,7 +9,7 @@ use http::{Method, StatusCode};
 use moka::future::Cache;
 use serde::Deserialize;
 use serde_json::Value;
-use spire_core::remote::{Client, Coalescer, Lookup};
+use spire_core::remote::{Client, Coalescer, Lookup, until_answered};
 
 use super::config;
 use super::document::Machine;
@@ -110,9 +110,10 @@ pub(super) async fn resolve(
     }
     let failed = |why: String| format!("unable to resolve tenant {domain:?}: {why}");
     let url = services.login.url(&format!("/{domain}/.well-known/openid-configuration"));
-    let request = client.request(Method::GET, url);
     let limit = spire_core::limits::REMOTE_CALL;
-    let answer = client.send(request, limit, MAX_DISCOVERY_BYTES).await;
+    let attempt =
+        || client.send(client.request(Method::GET, url.clone()), limit, MAX_DISCOVERY_BYTES);
+    let answer = until_answered(attempt, limit).await;
     let answer = answer.map_err(|error| failed(error.to_string()))?;
     if answer.status != StatusCode::OK {
         return Err(failed(format!("the login service answered {}", answer.status)));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use spire_core::catalog::{Plugin, PluginError};
 use spire_core::config::{FromSection, Reader};
-use spire_core::node::{Evidence, EvidenceError, EvidenceSource};
+use spire_core::node::{Evidence, EvidenceError, EvidenceSource, Statement};
 use spire_core::remote::Endpoints;
 
 use super::evidence::Payload;
@@ -51,21 +51,6 @@ impl EvidenceSource for AzureMsi {
         })?;
         let payload = serde_json::to_vec(&Payload { token })
             .map_err(|error| EvidenceError(format!("failed to marshal payload: {error}")))?;
-        Ok(Box::new(Token { payload }))
-    }
-}
-
-struct Token {
-    payload: Vec<u8>,
-}
-
-#[async_trait]
-impl Evidence for Token {
-    fn payload(&self) -> &[u8] {
-        &self.payload
-    }
-
-    async fn answer(&mut self, _challenge: &[u8]) -> Result<Vec<u8>, EvidenceError> {
-        Err(EvidenceError(format!("{NAME} answers no challenge, but the server sent one")))
+        Ok(Box::new(Statement::new(NAME, payload)))
     }
 }

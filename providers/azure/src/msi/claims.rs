@@ -1,5 +1,7 @@
 //! What a token says of a managed identity, and the keys by which Microsoft Entra signs it.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use http::{Method, StatusCode};
 use jiff::{SignedDuration, Timestamp};
@@ -7,7 +9,7 @@ use serde::Deserialize;
 use spire_core::clock::Clock;
 use spire_core::jws::{Claims, Fetched, JwsError, KeySet, KeySource, MAX_KEY_SET_BYTES};
 use spire_core::path_template::Value;
-use spire_core::remote::{Answer, Client};
+use spire_core::remote::{Answer, Client, until_answered};
 use url::Url;
 
 use super::config::Tenant;
@@ -16,8 +18,8 @@ use crate::cloud::{Cloud, Services, moved};
 /// How far the clocks of Entra and of this server may be apart.
 const LEEWAY: SignedDuration = SignedDuration::from_mins(5);
 
-/// How long one answer may take.
-const ANSWER: std::time::Duration = std::time::Duration::from_secs(5);
+/// How long one answer may take, all attempts together; two of them less than the cache waits.
+const ANSWER: Duration = Duration::from_millis(4500);
 
 /// Longest ID of a principal in bytes; genuine ones are UUIDs.
 const MAX_PRINCIPAL_BYTES: usize = 128;
@@ -105,8 +107,11 @@ pub(super) struct EntraKeys {
 impl EntraKeys {
     async fn ask(&self, url: Url) -> Result<Answer, String> {
         let place = url.to_string();
-        let request = self.client.request(Method::GET, url);
-        let answer = self.client.send(request, ANSWER, MAX_KEY_SET_BYTES).await;
+        let attempt = || {
+            let request = self.client.request(Method::GET, url.clone());
+            self.client.send(request, ANSWER, MAX_KEY_SET_BYTES)
+        };
+        let answer = until_answered(attempt, ANSWER).await;
         let answer = answer.map_err(|error| format!("{place}: {error}"))?;
         match answer.status {
             StatusCode::OK => Ok(answer),

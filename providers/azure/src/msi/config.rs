@@ -50,11 +50,8 @@ impl FromSection for Config {
             ));
         }
         let allowed_subscriptions = reader.strings("allowed_subscription_ids").unwrap_or_default();
-        let max_instance_age = reader.duration("max_instance_age", "max instance age");
-        let parse = |text: &str| PathTemplate::parse(text).map_err(|error| error.to_string());
-        let agent_path_template = reader
-            .parsed("agent_path_template", "use fields, pipes and functions only", parse)
-            .or_else(|| PathTemplate::parse(AGENT_PATH).ok());
+        let max_instance_age = reader.duration("max_instance_age", "max_instance_age");
+        let agent_path_template = PathTemplate::read(reader, AGENT_PATH);
         Some(Self {
             tenants,
             allowed_subscriptions: allowed_subscriptions.into_iter().collect(),

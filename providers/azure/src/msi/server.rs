@@ -7,7 +7,9 @@ use async_trait::async_trait;
 use spire_core::catalog::{Host, Plugin, PluginError};
 use spire_core::id::SpiffeId;
 use spire_core::jws::{Algorithm, Claims, Jws, KeyCache};
-use spire_core::node::{AttestError, Attested, Examination, NodeAttestor, Peer};
+use spire_core::node::{
+    AttestError, Attested, Examination, NodeAttestor, Peer, check_age, read_envelope,
+};
 use spire_core::path_template::Value;
 use spire_core::remote::Client;
 
@@ -19,7 +21,7 @@ use super::resolver::{Machine, Resolver, find, parse};
 use crate::api::ResourceManager;
 use crate::credentials::Credential;
 use crate::metadata::Metadata;
-use crate::{age, startup};
+use crate::startup;
 
 /// `azure_msi` of the server.
 pub const PLUGIN: Plugin<dyn NodeAttestor> = Plugin {
@@ -148,7 +150,7 @@ impl AzureMsi {
         examination.check("subscription", allowed)?;
         if let Some(limit) = self.config.max_instance_age {
             let created = machine.created.as_deref().and_then(|time| time.parse().ok());
-            let age = age::check(created, limit, self.host.clock.now());
+            let age = check_age(created, limit, self.host.clock.now());
             examination.check("instance age", age)?;
         }
         Ok(machine)
@@ -180,18 +182,9 @@ fn own_subscription(config: &Config) -> Result<String, PluginError> {
 }
 
 fn read_token(evidence: &[u8]) -> Result<String, AttestError> {
-    if evidence.len() > crate::MAX_EVIDENCE_BYTES {
-        let limit = crate::MAX_EVIDENCE_BYTES;
-        return Err(malformed(format!("attestation data exceeds {limit} bytes")));
-    }
-    let payload: Payload = serde_json::from_slice(evidence)
-        .map_err(|error| malformed(format!("failed to unmarshal data payload: {error}")))?;
+    let payload: Payload = read_envelope(evidence, "data payload")?;
     match payload.token.is_empty() {
-        true => Err(malformed("missing token from attestation data")),
+        true => Err(AttestError::Malformed("missing token from attestation data".to_owned())),
         false => Ok(payload.token),
     }
-}
-
-fn malformed(reason: impl Into<String>) -> AttestError {
-    AttestError::Malformed(reason.into())
 }

@@ -39,7 +39,7 @@ async fn mistakes_of_the_section_are_named_at_once() {
         assert!(error.contains(sentence), "{text}: {error}");
     }
     let both = mistake("allowed_metadata_domains = [\"\"]\nmax_instance_age = \"x\"").await;
-    for sentence in ["at least one tenant", "empty domain", "max instance age"] {
+    for sentence in ["at least one tenant", "empty domain", "max_instance_age"] {
         assert!(both.contains(sentence), "{both}");
     }
 }

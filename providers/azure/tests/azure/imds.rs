@@ -1,12 +1,15 @@
 //! `azure_imds`: what a genuine node comes to, and the cases of its answer and of its tenant.
 
 use jiff::{SignedDuration, Timestamp};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
 use serde_json::{Value, json};
 use spire_core::clock::Clock;
 use spire_core::node::Outcome;
+use spire_fakes::aws::RegionSigner;
 use spire_fakes::azure::{
     APP, CertificateKind, DOMAIN, MD5, Machine, Message, OTHER_DOMAIN, RSA, RSA_WITH_SHA256, SHA1,
-    SUBSCRIPTION, TENANT,
+    SUBSCRIPTION, SignerInfo, TENANT,
 };
 
 use crate::support::{
@@ -326,6 +329,42 @@ async fn z26_the_genuine_shape_and_weaker_ones() {
         });
         let what = format!("{digest:?} {algorithm:?}");
         assert_outcome(node.attest(&*server, b"x").await, expected, &what);
+    }
+}
+
+/// Whoever made the certificate, its key is looked at first: a message by one of 2048 bits gets as
+/// far as the signer's name.
+#[tokio::test]
+async fn z26_keys_below_2048_bits() {
+    let scene = Scene::new().await;
+    let server = scene.imds("", "").await;
+    let signer = RegionSigner::new("small");
+    let pem = signer.pem();
+    let certificates = CertificateDer::pem_slice_iter(pem.as_bytes());
+    let certificates: Vec<_> = certificates.map(|one| one.unwrap().to_vec()).collect();
+    let content = scene.content(&"n".repeat(32)).to_string();
+    let large = signer.sign(content.as_bytes());
+    let small = signer.sign_legacy(content.as_bytes());
+    for (certificate, signature, check) in [
+        (&certificates[0], large, "signer's name"),
+        (&certificates[1], small, "document signature"),
+    ] {
+        let signed = SignerInfo {
+            certificate: certificate.clone(),
+            digest: RSA_WITH_SHA256.to_vec(),
+            algorithm: RSA.to_vec(),
+            signature,
+        };
+        let message = Message {
+            content: Some(content.clone().into_bytes()),
+            certificates: vec![certificate.clone()],
+            signers: vec![signed],
+        };
+        let mut node = Node::made(move |_| answer_of(&message));
+        assert_outcome(node.attest(&*server, b"x").await, "IA", check);
+        assert_eq!(node.examination.failed().unwrap().name, check);
+        // Whom it speaks of is told all the same.
+        assert!(node.examination.claimed.unwrap().contains(&scene.machine.vm_id));
     }
 }
 

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use spire_core::clock::Clock;
 use spire_core::node::NodeAttestor;
 use spire_fakes::azure::{CertificateKind, ISSUER_ADDRESS, Issued, Message, Pki, SignerInfo};
@@ -250,6 +250,31 @@ async fn z10_another_issuer_or_another_form() {
             attest(&scene, &*server, move |content| Message::signed_by(&signer, content));
         assert_outcome(attested.await, expected, what);
     }
+}
+
+#[tokio::test]
+async fn an_issuer_that_was_something_else_is_soon_asked_for_again() {
+    let scene = Scene::new().await;
+    let (pki, clock) = (&scene.azure.pki, Clock::standing_at(Timestamp::now()));
+    let server = scene.imds_at(clock.clone(), "", "").await;
+    let attest = async || {
+        let signer = pki.issue(&kind());
+        self::attest(&scene, &*server, move |content| Message::signed_by(&signer, content)).await
+    };
+    pki.publish(ISSUER_ADDRESS, Pki::new().issuing().der.clone());
+    assert_outcome(attest().await, "IA", "another CA");
+    pki.publish(ISSUER_ADDRESS, pki.issuing().der.clone());
+    assert_outcome(attest().await, "IA", "what was fetched is kept for a moment");
+    clock.advance(SignedDuration::from_mins(1));
+    assert_outcome(attest().await, "A", "the genuine one");
+    // It is kept from then on, whatever others show.
+    let forger = Pki::new().issue(&kind());
+    let forged =
+        self::attest(&scene, &*server, move |content| Message::signed_by(&forger, content));
+    assert_outcome(forged.await, "IA", "a forger with the genuine address");
+    clock.advance(SignedDuration::from_mins(10));
+    assert_outcome(attest().await, "A", "the genuine one again");
+    assert_eq!(scene.azure.issuer_certificates.count(), 2);
 }
 
 #[tokio::test]

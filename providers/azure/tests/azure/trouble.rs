@@ -10,6 +10,24 @@ use spire_fakes::http::{HttpServer, Trouble, text};
 use crate::msi::{payload, shown};
 use crate::support::{Answerer, Node, Scene, assert_outcome, imds_agent};
 
+/// IDs of tenants, subscriptions and machines are UUIDs and principals are words, or they are
+/// refused before: what is left are claims that every token may have.
+#[tokio::test]
+async fn x11_claims_that_make_no_path() {
+    let scene = Scene::new().await;
+    let server = scene.msi("", r#"agent_path_template = "/azure_msi/{{ .ID }}""#).await;
+    for id in ["a/b", "a/../b", "..", ".", "/", "a b", "a%2fb", "ä", ""] {
+        let mut claims = scene.claims();
+        claims["jti"] = id.into();
+        let mut node = Node::new(Answerer::Gone);
+        assert_outcome(node.attest(&*server, &scene.token(&claims)).await, "PD", id);
+        assert_eq!(node.examination.failed().unwrap().name, "agent ID", "{id:?}");
+    }
+    let mut claims = scene.claims();
+    claims["jti"] = "a-b".into();
+    assert_outcome(shown(&*server, &scene.token(&claims)).await, "A", "a word");
+}
+
 #[tokio::test]
 async fn x12_a_template_that_asks_for_what_is_not_there() {
     let scene = Scene::new().await;
@@ -61,20 +79,28 @@ async fn x13_envelopes_with_a_member_twice_or_in_another_case() {
 
 #[tokio::test]
 async fn x14_azure_in_trouble() {
-    let scene = Scene::new().await;
-    let (imds, msi) = (scene.imds("", "").await, scene.msi("", "").await);
-    let manager = &scene.azure.resource_manager;
-    for trouble in [
+    let troubles = [
         Trouble::Status(http::StatusCode::TOO_MANY_REQUESTS),
         Trouble::Status(http::StatusCode::INTERNAL_SERVER_ERROR),
         Trouble::Status(http::StatusCode::BAD_REQUEST),
         Trouble::Reset,
-    ] {
+    ];
+    join_all(troubles.into_iter().map(|trouble| async move {
+        let scene = Scene::new().await;
+        let (imds, msi) = (scene.imds("", "").await, scene.msi("", "").await);
+        let manager = &scene.azure.resource_manager;
+        manager.fail_next(2, trouble.clone());
+        let for_a_moment = match trouble {
+            Trouble::Status(http::StatusCode::BAD_REQUEST) => "UNAV",
+            _ => "A",
+        };
+        both(&scene, &*imds, &*msi, for_a_moment, &format!("twice {trouble:?}")).await;
         manager.fail_always(trouble.clone());
         both(&scene, &*imds, &*msi, "UNAV", &format!("{trouble:?}")).await;
         manager.fail_always(None);
-    }
-    both(&scene, &*imds, &*msi, "A", "recovered").await;
+        both(&scene, &*imds, &*msi, "A", "recovered").await;
+    }))
+    .await;
 }
 
 #[tokio::test]

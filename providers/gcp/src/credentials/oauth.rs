@@ -6,12 +6,11 @@ use http::{Method, StatusCode};
 use jiff::{SignedDuration, Timestamp};
 use reqwest::RequestBuilder;
 use serde::Deserialize;
-use spire_core::remote::{Answer, Client};
+use spire_core::remote::{Answer, Client, until_answered};
 use url::Url;
 use zeroize::Zeroizing;
 
 use super::AccessToken;
-use crate::call;
 
 /// How long one request may take, and all attempts together.
 const ATTEMPT: Duration = Duration::from_secs(5);
@@ -70,12 +69,12 @@ pub(super) async fn ask(
         let request = complete(client.request(method.clone(), parsed.clone()));
         client.send(request, ATTEMPT, MAX_BYTES)
     };
-    let answer = call::until_answered(attempt, LIMIT).await;
+    let answer = until_answered(attempt, LIMIT).await;
     let answer = answer.map_err(|error| format!("{}: {error}", origin(&parsed)))?;
     if answer.status == StatusCode::OK {
         return Ok(answer);
     }
-    let (status, said) = (answer.status, call::excerpt(&answer));
+    let (status, said) = (answer.status, answer.excerpt());
     Err(format!("{} answers with status {status}: {said}", origin(&parsed)))
 }
 

@@ -164,7 +164,7 @@ async fn x14_a_compute_api_in_trouble() {
         (Trouble::Hang, 8),
         (Trouble::Status(StatusCode::TOO_MANY_REQUESTS), 15),
         (Trouble::Status(StatusCode::BAD_REQUEST), 2),
-        (Trouble::Body(vec![b' '; 5 << 20].into()), 5),
+        (Trouble::Body(vec![b' '; 17 << 20].into()), 5),
         (Trouble::Body("{}".into()), 2),
         (Trouble::Redirect(world.google.tokens.server().url()), 2),
     ] {
@@ -202,27 +202,84 @@ async fn x15_a_node_that_leaves_during_the_call_leaves_nothing_behind() {
     world.attest(&*server, &claims).await.is(Accepted, "the next one");
 }
 
-#[tokio::test]
-async fn a_storm_of_boots_asks_once_for_each_instance_and_for_one_token() {
+/// Instances in two zones, and what their tokens claim.
+fn fleet(world: &World, size: u64) -> Vec<(Vm, serde_json::Value)> {
+    let vm = |number| {
+        let mut vm = Vm::new(&format!("vm-{number}"), 1000 + number);
+        vm.zone = format!("us-west1-{}", if number % 2 == 0 { "a" } else { "b" });
+        vm.tags = vec![format!("tag-{number}")];
+        world.google.compute.add(&vm);
+        let claims = vm.claims(spire_fakes::gcp::AUDIENCE, world.now);
+        (vm, claims)
+    };
+    (0..size).map(vm).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_boots_cost_twenty_calls() {
     let asking = Asking::new().await;
     let (world, google) = (&asking.world, &asking.world.google);
+    let compute = google.compute.server();
     let server = world.server(&asking.config(""));
-    google.compute.server().delay(Duration::from_millis(20));
-    let nodes: Vec<_> = (0..100)
-        .map(|number| {
-            let vm = Vm::new(&format!("vm-{number}"), 1000 + number);
-            google.compute.add(&vm);
-            vm.claims(spire_fakes::gcp::AUDIENCE, world.now)
-        })
-        .collect();
-    // Each node attests twice, as one that is in a hurry does.
-    let attests = nodes.iter().chain(&nodes).map(|claims| world.attest(&*server, claims));
-    for verdict in join_all(attests).await {
-        verdict.is(Accepted, "one of many");
+    compute.delay(Duration::from_millis(50));
+    compute.throttle(20);
+    let fleet = fleet(world, 1000);
+    let began = Instant::now();
+    let attests = fleet.iter().map(|(_, claims)| world.attest(&*server, claims));
+    let verdicts = join_all(attests).await;
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    for (verdict, (vm, _)) in verdicts.into_iter().zip(&fleet) {
+        verdict.is(Accepted, &vm.name);
+        assert_eq!(verdict.found().selectors[4..], [format!("tag:{}", vm.tags[0])]);
     }
-    assert_eq!(google.compute.server().count(), 100);
+    assert!(compute.count() <= 20, "{} calls", compute.count());
     assert_eq!(google.tokens.server().count(), 1);
     assert_eq!(google.certificates.server().count(), 1);
+}
+
+#[tokio::test]
+async fn one_instance_is_asked_for_by_its_name_and_several_by_their_numbers() {
+    let asking = Asking::new().await;
+    let (world, compute) = (&asking.world, &asking.world.google.compute);
+    let server = world.server(&asking.config("allowed_metadata_keys = [\"role\"]"));
+    let mut fleet = fleet(world, 6);
+    let together = async |fleet: &[(Vm, serde_json::Value)]| {
+        join_all(fleet.iter().map(|(_, claims)| world.attest(&*server, claims))).await
+    };
+    let asked = || compute.server().requests().into_iter().map(|one| one.path).collect::<Vec<_>>();
+    together(&fleet[..1]).await[0].is(Accepted, "alone");
+    assert_eq!(asked(), [fleet[0].0.path()]);
+    compute.set_page(2);
+    together(&fleet).await.iter().for_each(|verdict| verdict.is(Accepted, "on pages"));
+    assert_eq!(asked().len(), 1 + 2 * 2);
+    // Whoever has another's name is told apart, and fails nobody else.
+    let before = asked().len();
+    compute.add(&Vm { id: 1, ..fleet[0].0.clone() });
+    compute.remove(&fleet[1].0);
+    fleet[2].0.status = "TERMINATED".to_owned();
+    compute.add(&fleet[2].0);
+    for (verdict, number) in together(&fleet).await.iter().zip(0..) {
+        verdict.is(if number < 3 { PermissionDenied } else { Accepted }, &number.to_string());
+    }
+    assert_eq!(asked().len() - before, 2 + 2, "two lists, and the two that were in none");
+}
+
+#[tokio::test]
+async fn whoever_may_not_list_gets_them_one_by_one() {
+    let asking = Asking::new().await;
+    let (world, compute) = (&asking.world, &asking.world.google.compute);
+    let server = world.server(&asking.config(""));
+    let fleet = fleet(world, 20);
+    let together = async || {
+        let before = compute.server().count();
+        let all = join_all(fleet.iter().map(|(_, claims)| world.attest(&*server, claims))).await;
+        all.iter().for_each(|verdict| verdict.is(Accepted, "without lists"));
+        compute.server().count() - before
+    };
+    compute.forbid_lists(true);
+    assert_eq!(together().await, 2 + 20);
+    // It is remembered, so that no call is lost on it for a while.
+    assert_eq!(together().await, 20);
 }
 
 #[tokio::test]

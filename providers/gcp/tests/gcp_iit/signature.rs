@@ -6,7 +6,7 @@ use base64::engine::general_purpose::{URL_SAFE, URL_SAFE_NO_PAD};
 use serde_json::json;
 use spire_fakes::gcp::SigningKey;
 
-use crate::world::Outcome::{Accepted, InvalidArgument};
+use crate::world::Outcome::{Accepted, InvalidArgument, PermissionDenied};
 use crate::world::{World, attest};
 
 fn header(alg: &str) -> String {
@@ -123,6 +123,31 @@ async fn g13_claims_that_stand_twice() {
         let verdict = attest(&*server, token.as_bytes()).await;
         verdict.is(InvalidArgument, &twice);
         assert!(verdict.error().contains("appears twice"), "{}", verdict.error());
+    }
+}
+
+/// The payload is the token alone, so that nothing but its header and its claims (G13) could say a
+/// thing twice.
+#[tokio::test]
+async fn x13_a_header_with_a_member_twice_or_in_another_case() {
+    let world = World::new().await;
+    let server = world.server("");
+    let claims = world.claims().to_string();
+    for header in [
+        r#"{"alg":"RS256","alg":"RS256","kid":"google-1"}"#,
+        r#"{"alg":"none","alg":"RS256","kid":"google-1"}"#,
+        r#"{"alg":"RS256","kid":"other","kid":"google-1"}"#,
+        r#"{"Alg":"RS256","kid":"google-1"}"#,
+        r#"{"alg":"RS256","Kid":"google-1"}"#,
+    ] {
+        let token = world.google.key.sign(header, &claims);
+        attest(&*server, token.as_bytes()).await.is(InvalidArgument, header);
+    }
+    for name in ["aud", "iss", "exp", "google"] {
+        let capital = name[..1].to_uppercase() + &name[1..];
+        let other = claims.replacen(&format!("\"{name}\":"), &format!("\"{capital}\":"), 1);
+        let token = world.google.key.sign(&header("RS256"), &other);
+        attest(&*server, token.as_bytes()).await.is(PermissionDenied, &capital);
     }
 }
 

@@ -118,7 +118,7 @@ impl X509Pop {
         ]);
         self.config
             .agent_path_template
-            .agent_id(trust_domain, &Value::map(fields))
+            .agent_id_of_paths(trust_domain, &Value::map(fields))
             .map_err(|error| refused(error.to_string()))
     }
 
