@@ -16,7 +16,7 @@ use futures::future::join_all;
 use http::{Method, StatusCode};
 use serde::de::DeserializeOwned;
 use spire_core::remote::{
-    Answer, Client, Coalescer, Endpoint, Lookup, RemoteError, until_answered,
+    Answer, Client, Coalescer, Endpoint, Lookup, Pace, RemoteError, until_answered,
 };
 use tokio::sync::Semaphore;
 use url::{Url, form_urlencoded};
@@ -41,6 +41,8 @@ const WINDOW: Duration = Duration::from_millis(40);
 /// Instances of one question, of all zones together, and questions under way.
 const LARGEST: usize = 500;
 const QUESTIONS: usize = 4;
+/// Eight questions go out at once, then one each two seconds, unless there are enough to fill one.
+const PACE: Pace = Pace { burst: 8, interval: Duration::from_secs(2) };
 /// Instances of one list: their numbers must fit into a URL.
 const LISTED: usize = 100;
 /// Longest answer in bytes that is read; the metadata of an instance alone may have 512 KiB.
@@ -88,7 +90,7 @@ impl Compute {
         let places = Semaphore::new(PARALLEL);
         let unlisted = Mutex::default();
         let asking = Asking { client, endpoint, credentials, config, places, unlisted };
-        Ok(Self(Coalescer::new(asking, WINDOW, LARGEST, QUESTIONS)))
+        Ok(Self(Coalescer::new(asking, WINDOW, LARGEST, QUESTIONS).paced(PACE)))
     }
 
     /// What the API says of the instance that has the name of this one, or its number.
