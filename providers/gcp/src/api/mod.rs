@@ -41,8 +41,8 @@ const WINDOW: Duration = Duration::from_millis(40);
 /// Instances of one question, of all zones together, and questions under way.
 const LARGEST: usize = 500;
 const QUESTIONS: usize = 4;
-/// Eight questions go out at once, then one each two seconds, unless there are enough to fill one.
-const PACE: Pace = Pace { burst: 8, interval: Duration::from_secs(2) };
+/// Twenty questions go out at once, then ten a second, unless there are enough to fill one.
+const PACE: Pace = Pace { burst: 20, interval: Duration::from_millis(100) };
 /// Instances of one list: their numbers must fit into a URL.
 const LISTED: usize = 100;
 /// Longest answer in bytes that is read; the metadata of an instance alone may have 512 KiB.
