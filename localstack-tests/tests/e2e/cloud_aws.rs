@@ -51,7 +51,7 @@ impl World {
         }}
     }}"#
         );
-        let server = "agent_ttl = \"12s\"".to_owned();
+        let server = "agent_ttl = \"24s\"".to_owned();
         let file = ServerFile { server, plugins, ..ServerFile::default() };
         Server::start(folder, &file).await.unwrap()
     }

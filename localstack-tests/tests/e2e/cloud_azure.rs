@@ -68,7 +68,7 @@ async fn story(folder: &Folder, azure: &Azure, attestor: &Attestor) {
     let block =
         |body: &str| format!("NodeAttestor {:?} {{ plugin_data {{\n{body}\n}} }}", attestor.name);
     let file = ServerFile {
-        server: "agent_ttl = \"12s\"".to_owned(),
+        server: "agent_ttl = \"30s\"".to_owned(),
         plugins: block(&attestor.server),
         ..ServerFile::default()
     };
