@@ -1,0 +1,210 @@
+//! What is copied, in the server's vocabulary, and the contract that a source fulfils.
+
+use std::fmt;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use spire_core::bundle::Bundle;
+use spire_core::entry::Entry;
+
+use super::CopyError;
+use crate::config::FederatesWith;
+use crate::store::{CaJournal, KeyFingerprint, Node, Revision};
+
+/// A kind of record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// A trust domain's bundle, its own or a foreign one.
+    Bundle,
+    /// Where the bundle of another trust domain is fetched.
+    Relationship,
+    /// A registration entry.
+    Entry,
+    /// An attested node.
+    Node,
+    /// A join token.
+    JoinToken,
+    /// A server's journal of its authorities.
+    CaJournal,
+}
+
+impl Kind {
+    /// All of them, in the order in which they are copied: entries name bundles.
+    pub const ALL: [Self; 6] = [
+        Self::Bundle,
+        Self::Relationship,
+        Self::Entry,
+        Self::Node,
+        Self::JoinToken,
+        Self::CaJournal,
+    ];
+
+    /// Its name in the plural.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Bundle => "bundles",
+            Self::Relationship => "federation relationships",
+            Self::Entry => "entries",
+            Self::Node => "agents",
+            Self::JoinToken => "join tokens",
+            Self::CaJournal => "CA journals",
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.as_str())
+    }
+}
+
+/// A record and the number of its row, which the copy keeps: it gives the order of lists and is
+/// their page token. Greater than 0, and no two records of a kind have the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::store) struct Numbered<T> {
+    pub(in crate::store) number: i64,
+    pub(in crate::store) record: T,
+}
+
+/// A join token as it is kept, which says nothing about its text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::store) struct JoinToken {
+    /// SHA-256 of its text.
+    pub(in crate::store) hash: [u8; 32],
+    /// In whole seconds.
+    pub(in crate::store) expires_at: Timestamp,
+    /// For whom it was spent.
+    pub(in crate::store) redeemed_by: Option<KeyFingerprint>,
+}
+
+/// Records of one kind, exactly as the store keeps them: times in whole seconds, each DNS name
+/// once, serial numbers in decimal digits, journals in the layout of `authority/journal.rs`, which
+/// is SPIRE's, with every end (`not_after`) filled in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::store) enum Records {
+    Bundles(Vec<Numbered<Bundle>>),
+    Relationships(Vec<Numbered<FederatesWith>>),
+    Entries(Vec<Numbered<Entry>>),
+    Nodes(Vec<Numbered<Node>>),
+    JoinTokens(Vec<JoinToken>),
+    /// Each with the `id` of its row.
+    CaJournals(Vec<CaJournal>),
+}
+
+impl Records {
+    /// How many they are.
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::Bundles(records) => records.len(),
+            Self::Relationships(records) => records.len(),
+            Self::Entries(records) => records.len(),
+            Self::Nodes(records) => records.len(),
+            Self::JoinTokens(records) => records.len(),
+            Self::CaJournals(records) => records.len(),
+        }
+    }
+}
+
+/// Why a row of the source is not in the copy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Cause {
+    /// Its time is over, and the server would delete it.
+    Expired,
+    /// What it belongs to is gone.
+    Orphan,
+    /// It holds what no server takes; somebody has to look at it.
+    Unreadable,
+}
+
+impl Cause {
+    /// Its name in reports.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Expired => "expired",
+            Self::Orphan => "orphan",
+            Self::Unreadable => "unreadable",
+        }
+    }
+}
+
+/// A row of the source that is not in the copy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Skipped {
+    /// The table in the source.
+    pub table: &'static str,
+    /// What names the row: an id as far as it has one that is no secret.
+    pub name: String,
+    /// Why.
+    pub cause: Cause,
+    /// The same in words.
+    pub reason: String,
+}
+
+/// Something that was copied and that the operator should know of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Remark {
+    /// The table in the source.
+    pub table: &'static str,
+    /// What names the row.
+    pub name: String,
+    /// What there is to say.
+    pub text: String,
+}
+
+/// Where reading goes on; the source alone knows what it means.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(in crate::store) enum Position {
+    /// At the beginning.
+    #[default]
+    Start,
+    /// After the row with this number.
+    Number(i64),
+    /// After the token with this hash.
+    Token([u8; 32]),
+}
+
+/// A part of a kind's rows, in the order of their numbers. At most [`super::BATCH`] records, some
+/// megabytes.
+#[derive(Debug, Clone)]
+pub(in crate::store) struct Batch {
+    /// What is copied.
+    pub(in crate::store) records: Records,
+    /// Rows of the kind's own table that were read for it, the skipped ones included.
+    pub(in crate::store) read: u64,
+    /// What is not copied, of whatever table. Each row is in one batch only.
+    pub(in crate::store) skipped: Vec<Skipped>,
+    /// What there is to say about what is copied.
+    pub(in crate::store) remarks: Vec<Remark>,
+    /// Where the next batch begins; `None` after the last. A batch may be empty and not the last.
+    pub(in crate::store) next: Option<Position>,
+}
+
+/// Counters of a source that go on in the copy; 0 where it has none.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(in crate::store) struct Head {
+    /// The last revision of the log of changes, which itself is not copied.
+    pub(in crate::store) revision: Revision,
+    /// The last number that was given to a row.
+    pub(in crate::store) number: i64,
+}
+
+/// A database that is copied, read as it was at one moment, however often and long it is read. It
+/// changes nothing there. Dropping it ends the reading as a crash would; [`Source::close`] ends it
+/// in order.
+#[async_trait]
+pub(in crate::store) trait Source: Send {
+    /// What it is and of which version, for the report: `SPIRE 1.15.3, schema 25`.
+    fn title(&self) -> String;
+
+    /// Its counters.
+    fn head(&self) -> Head;
+
+    /// How many rows the own table of a kind has, for the progress.
+    async fn count(&mut self, kind: Kind) -> Result<u64, CopyError>;
+
+    /// The batch of a kind's rows that begins at `from`. The same question has the same answer.
+    async fn read(&mut self, kind: Kind, from: Position) -> Result<Batch, CopyError>;
+
+    /// Ends it.
+    async fn close(self: Box<Self>);
+}
