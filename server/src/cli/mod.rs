@@ -3,6 +3,7 @@
 mod agent;
 mod authority;
 mod bundle;
+mod datastore;
 mod debug;
 mod entry;
 mod evidence;
@@ -26,6 +27,7 @@ pub const PROGRAM: Program = Program {
         agent::COMMANDS,
         authority::COMMANDS,
         bundle::COMMANDS,
+        datastore::COMMANDS,
         debug::COMMANDS,
         entry::COMMANDS,
         evidence::COMMANDS,

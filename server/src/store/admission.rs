@@ -3,25 +3,11 @@
 use jiff::Timestamp;
 
 use super::entry_rows::whole_second;
-use super::node_rows::{Kept, by_ids, link, unlink};
+use super::node_rows::{Kept, WRITTEN, by_ids, link, unlink, values};
 use super::packing;
-use super::sql::{Statement, Value};
+use super::sql::Statement;
 use super::transaction::Transaction;
 use super::{Attestation, Change, Node, Recorded, StoreError, join_tokens};
-
-/// The columns of a node's row when it is made.
-const WRITTEN: [&str; 10] = [
-    "agent_id",
-    "attestation_type",
-    "serial_number",
-    "expires_at",
-    "new_serial_number",
-    "new_expires_at",
-    "can_reattest",
-    "selectors",
-    "selector_count",
-    "agent_version",
-];
 
 /// See [`super::Store::record_attestation`]. Between writers the token's row and the unique ID of
 /// the node's row decide.
@@ -54,20 +40,6 @@ async fn attest_first(
     tx: &mut Transaction,
     attestation: &Attestation,
 ) -> Result<Recorded, StoreError> {
-    let values = vec![
-        attestation.agent_id.as_str().into(),
-        attestation.attestation_type.as_str().into(),
-        attestation.serial.as_str().into(),
-        attestation.expires_at.as_second().into(),
-        "".into(),
-        Value::Null,
-        attestation.can_reattest.into(),
-        packing::pack(attestation.selectors.iter()).into(),
-        (attestation.selectors.len() as i64).into(),
-        "".into(),
-    ];
-    let numbers = tx.insert_numbered("nodes", &WRITTEN, vec![values]).await?;
-    link(tx, numbers[0], &attestation.selectors).await?;
     let node = Node {
         agent_id: attestation.agent_id.clone(),
         attestation_type: attestation.attestation_type.clone(),
@@ -79,6 +51,8 @@ async fn attest_first(
         selectors: attestation.selectors.clone(),
         agent_version: String::new(),
     };
+    let numbers = tx.insert_numbered("nodes", &WRITTEN, vec![values(&node)]).await?;
+    link(tx, numbers[0], &node.selectors).await?;
     Ok(Recorded::Stored(node))
 }
 

@@ -13,7 +13,12 @@ use super::transaction::Transaction;
 use super::{Change, EntryFilter, Listed, Page, SetMatch, SetRule, Store, StoreError, entries};
 
 /// What is selected from `bundles r`, in the order in which [`Kept::read`] reads it.
-const COLUMNS: &str = "r.number, r.trust_domain, r.authorities, r.refresh_hint, r.sequence_number";
+pub(super) const COLUMNS: &str =
+    "r.number, r.trust_domain, r.authorities, r.refresh_hint, r.sequence_number";
+
+/// The columns of [`values`], in order.
+pub(super) const WRITTEN: [&str; 4] =
+    ["trust_domain", "authorities", "refresh_hint", "sequence_number"];
 
 /// What happens to the entries that federate with a bundle that is deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -191,14 +196,14 @@ impl Store {
 }
 
 /// A bundle and its row's number.
-struct Kept {
-    number: i64,
-    bundle: Bundle,
+pub(super) struct Kept {
+    pub(super) number: i64,
+    pub(super) bundle: Bundle,
 }
 
 impl Kept {
     /// Reads a row of [`COLUMNS`].
-    fn read(row: &Row) -> Result<Self, StoreError> {
+    pub(super) fn read(row: &Row) -> Result<Self, StoreError> {
         let name = row.text(1)?;
         let corrupt = || StoreError::Corrupt(format!("the bundle of {name:?} cannot be read"));
         let packed = Authorities::decode(row.blob(2)?).map_err(|_| corrupt())?;
@@ -282,7 +287,8 @@ async fn find(
     connection.fetch_first(select).await?.as_ref().map(Kept::read).transpose()
 }
 
-fn values(bundle: &Bundle) -> Vec<Value> {
+/// What goes into a row.
+pub(super) fn values(bundle: &Bundle) -> Vec<Value> {
     vec![
         bundle.trust_domain.as_str().into(),
         Authorities::pack(bundle).encode_to_vec().into(),
@@ -292,8 +298,7 @@ fn values(bundle: &Bundle) -> Vec<Value> {
 }
 
 async fn insert(tx: &mut Transaction, bundle: &Bundle) -> Result<(), StoreError> {
-    let columns = ["trust_domain", "authorities", "refresh_hint", "sequence_number"];
-    tx.insert_numbered("bundles", &columns, vec![values(bundle)]).await?;
+    tx.insert_numbered("bundles", &WRITTEN, vec![values(bundle)]).await?;
     tx.note(Change::Bundle(bundle.trust_domain.clone()));
     Ok(())
 }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 
 use super::row::Row;
-use super::sql::{Statement, look_up};
+use super::sql::{Statement, Value, look_up};
 use super::{Store, StoreError};
 
 /// Names the row of a journal.
@@ -25,7 +25,11 @@ pub struct CaJournal {
     pub expires_at: Timestamp,
 }
 
-const SELECT: &str = "SELECT number, active_x509_authority_id, data, expires_at FROM ca_journals";
+/// What is selected from `ca_journals r`, in the order in which [`journal`] reads it.
+pub(super) const COLUMNS: &str = "r.number, r.active_x509_authority_id, r.data, r.expires_at";
+
+/// The columns of [`values`], in order.
+pub(super) const WRITTEN: [&str; 3] = ["active_x509_authority_id", "data", "expires_at"];
 
 impl Store {
     /// The newest journal whose active X.509 authority is one of these.
@@ -37,9 +41,10 @@ impl Store {
         x509_authority_ids: &[String],
     ) -> Result<Option<CaJournal>, StoreError> {
         let ids = x509_authority_ids.iter().map(|id| id.as_str().into()).collect();
-        let head = format!("{SELECT} WHERE active_x509_authority_id IN");
+        let head =
+            format!("SELECT {COLUMNS} FROM ca_journals r WHERE r.active_x509_authority_id IN");
         let mut found = Vec::new();
-        for statement in look_up(&head, ids, "ORDER BY number DESC LIMIT 1") {
+        for statement in look_up(&head, ids, "ORDER BY r.number DESC LIMIT 1") {
             found.extend(self.fetch_ca_journals(statement).await?);
         }
         Ok(found.into_iter().max_by_key(|journal| journal.id))
@@ -50,7 +55,7 @@ impl Store {
     /// # Errors
     /// `Unavailable`, `Corrupt`.
     pub async fn ca_journals(&self) -> Result<Vec<CaJournal>, StoreError> {
-        let text = format!("{SELECT} ORDER BY number");
+        let text = format!("SELECT {COLUMNS} FROM ca_journals r ORDER BY r.number");
         self.fetch_ca_journals(Statement::built(text, Vec::new())).await
     }
 
@@ -70,22 +75,16 @@ impl Store {
     pub async fn set_ca_journal(&self, journal: CaJournal) -> Result<CaJournalId, StoreError> {
         self.write(journal, |tx, journal| {
             Box::pin(async move {
-                let values = [
-                    journal.active_x509_authority_id.as_str().into(),
-                    journal.data.to_vec().into(),
-                    journal.expires_at.as_second().into(),
-                ];
+                let values = values(journal);
                 if let Some(id) = journal.id {
                     let text = "UPDATE ca_journals SET active_x509_authority_id = ?, data = ?, \
                                 expires_at = ? WHERE number = ?";
-                    let update = Statement::built(text.to_owned(), values.to_vec()).bind(id.0);
+                    let update = Statement::built(text.to_owned(), values.clone()).bind(id.0);
                     if tx.execute(update).await? == 1 {
                         return Ok(id);
                     }
                 }
-                let columns = ["active_x509_authority_id", "data", "expires_at"];
-                let rows = vec![values.to_vec()];
-                let numbers = tx.insert_numbered("ca_journals", &columns, rows).await?;
+                let numbers = tx.insert_numbered("ca_journals", &WRITTEN, vec![values]).await?;
                 Ok(CaJournalId(numbers[0]))
             })
         })
@@ -107,11 +106,21 @@ impl Store {
     }
 }
 
-fn journal(row: &Row) -> Result<CaJournal, StoreError> {
+/// Reads a row of [`COLUMNS`].
+pub(super) fn journal(row: &Row) -> Result<CaJournal, StoreError> {
     Ok(CaJournal {
         id: Some(CaJournalId(row.integer(0)?)),
         active_x509_authority_id: row.text(1)?.to_owned(),
         data: Bytes::copy_from_slice(row.blob(2)?),
         expires_at: row.timestamp(3)?,
     })
+}
+
+/// What goes into a row.
+pub(super) fn values(journal: &CaJournal) -> Vec<Value> {
+    vec![
+        journal.active_x509_authority_id.as_str().into(),
+        journal.data.to_vec().into(),
+        journal.expires_at.as_second().into(),
+    ]
 }

@@ -217,7 +217,8 @@ pub(super) async fn unlink(
     tx.execute_all(head, "(trust_domain = ? AND owner = ?)", " OR ", federations).await
 }
 
-fn links(entries: &[(i64, &Entry)]) -> (Vec<Vec<Value>>, Vec<Vec<Value>>) {
+/// The rows of entries' links: to selectors, then to trust domains, each with the owner.
+pub(super) fn links(entries: &[(i64, &Entry)]) -> (Vec<Vec<Value>>, Vec<Vec<Value>>) {
     let selectors = entries.iter().flat_map(|&(number, entry)| {
         entry.selectors.iter().map(move |one| vec![of_selector(one).into(), number.into()])
     });

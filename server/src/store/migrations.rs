@@ -45,14 +45,8 @@ pub(super) async fn migrate(
     disable_migration: bool,
     unavailable: impl Fn(StoreError) -> OpenError,
 ) -> Result<(), OpenError> {
-    connection.allow(MIGRATION);
+    lock(connection, &unavailable).await?;
     let dialect = connection.dialect();
-    let begun = connection.run_script(dialect.begin_migration.into()).await;
-    let begun = begun.map_err(&unavailable)?;
-    if !matches!(begun.last().map(|row| row.integer(0)), Some(Ok(1))) {
-        let others = "another server migrates the tables for long";
-        return Err(unavailable(StoreError::Unavailable(others.to_owned())));
-    }
     let migrated = steps(connection, disable_migration, &unavailable).await;
     let end = if migrated.is_ok() { dialect.migrated } else { dialect.not_migrated };
     let ended = connection.run_script(end.into()).await;
@@ -60,6 +54,21 @@ pub(super) async fn migrate(
     ended.map_err(&unavailable)?;
     connection.allow(STATEMENT);
     Ok(())
+}
+
+/// Waits until no other server migrates, which stays so until the migration is kept or undone.
+pub(super) async fn lock(
+    connection: &mut Connection,
+    unavailable: impl Fn(StoreError) -> OpenError,
+) -> Result<(), OpenError> {
+    connection.allow(MIGRATION);
+    let begin = connection.dialect().begin_migration;
+    let begun = connection.run_script(begin.into()).await.map_err(&unavailable)?;
+    if matches!(begun.last().map(|row| row.integer(0)), Some(Ok(1))) {
+        return Ok(());
+    }
+    let others = "another server migrates the tables for long";
+    Err(unavailable(StoreError::Unavailable(others.to_owned())))
 }
 
 /// Makes sure that the tables are of the last version, without changing them.
@@ -76,13 +85,15 @@ pub(super) async fn check(
     }
 }
 
-async fn version(connection: &mut Connection) -> Result<i64, StoreError> {
+/// The version of the tables, 0 where none is noted.
+pub(super) async fn version(connection: &mut Connection) -> Result<i64, StoreError> {
     let read = Statement::new("SELECT version FROM schema_version");
     let row = connection.fetch_first(read).await?;
     row.as_ref().map_or(Ok(0), |row| row.integer(0))
 }
 
-async fn steps(
+/// Makes the tables of the last version, step by step, within [`migrate`]'s lock.
+pub(super) async fn steps(
     connection: &mut Connection,
     disable_migration: bool,
     unavailable: impl Fn(StoreError) -> OpenError,

@@ -23,6 +23,7 @@ mod nodes;
 mod packing;
 mod page;
 mod pool;
+mod relationships;
 mod replica;
 mod row;
 mod settings;

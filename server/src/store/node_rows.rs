@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use jiff::Timestamp;
 use spire_core::id::SpiffeId;
 use spire_core::selector::Selector;
 
@@ -17,6 +18,20 @@ pub(super) const COLUMNS: &str = "r.number, r.agent_id, r.attestation_type, r.se
     r.expires_at, r.new_serial_number, r.new_expires_at, r.can_reattest, r.selectors, \
     r.agent_version";
 
+/// The columns of [`values`], in order.
+pub(super) const WRITTEN: [&str; 10] = [
+    "agent_id",
+    "attestation_type",
+    "serial_number",
+    "expires_at",
+    "new_serial_number",
+    "new_expires_at",
+    "can_reattest",
+    "selectors",
+    "selector_count",
+    "agent_version",
+];
+
 const SELECTORS: Links =
     Links { table: "node_selectors", member: "selector", count: "selector_count" };
 
@@ -28,7 +43,7 @@ pub(super) struct Kept {
 
 impl Kept {
     /// Reads a row of [`COLUMNS`].
-    fn read(row: &Row) -> Result<Self, StoreError> {
+    pub(super) fn read(row: &Row) -> Result<Self, StoreError> {
         let agent_id = row.text(1)?;
         let corrupt = |_| StoreError::Corrupt(format!("node {agent_id:?} has no SPIFFE ID"));
         let new_expires_at = match row.optional_integer(6)? {
@@ -48,6 +63,22 @@ impl Kept {
         };
         Ok(Self { number: row.integer(0)?, node })
     }
+}
+
+/// What goes into a row.
+pub(super) fn values(node: &Node) -> Vec<Value> {
+    vec![
+        node.agent_id.as_str().into(),
+        node.attestation_type.as_str().into(),
+        node.serial.as_str().into(),
+        node.expires_at.as_second().into(),
+        node.new_serial.as_str().into(),
+        node.new_expires_at.map(Timestamp::as_second).into(),
+        node.can_reattest.into(),
+        packing::pack(node.selectors.iter()).into(),
+        (node.selectors.len() as i64).into(),
+        node.agent_version.as_str().into(),
+    ]
 }
 
 /// Writes the links by which the node with this number is found.
@@ -70,7 +101,8 @@ pub(super) async fn unlink(
     tx.execute_all(head, "(selector = ? AND owner = ?)", " OR ", links(number, selectors)).await
 }
 
-fn links(number: i64, selectors: &BTreeSet<Selector>) -> Vec<Vec<Value>> {
+/// The rows of a node's links: selector, owner.
+pub(super) fn links(number: i64, selectors: &BTreeSet<Selector>) -> Vec<Vec<Value>> {
     selectors.iter().map(|selector| vec![of_selector(selector).into(), number.into()]).collect()
 }
 

@@ -94,9 +94,30 @@ pub(super) fn with_numbers(text: &str) -> String {
 /// Sizes of the pieces in which many rows are written.
 const PIECES: [usize; 3] = [64, 8, 1];
 
+/// The same where a whole database is written.
+const LARGE_PIECES: [usize; 3] = [256, 16, 1];
+
 /// `head item separator item …`, one item for each of `rows`, in pieces of fixed sizes. Each is
 /// returned with the number of its rows.
 pub(super) fn in_pieces(
+    head: &str,
+    item: &str,
+    separator: &str,
+    rows: Vec<Vec<Value>>,
+) -> Vec<(Statement, usize)> {
+    pieces(&PIECES, head, item, separator, rows)
+}
+
+/// Statements that insert many rows, in large pieces.
+pub(super) fn insert(table: &str, columns: &[&str], rows: Vec<Vec<Value>>) -> Vec<Statement> {
+    let head = format!("INSERT INTO {table} ({}) VALUES ", columns.join(", "));
+    let item = format!("({})", vec!["?"; columns.len()].join(", "));
+    let statements = pieces(&LARGE_PIECES, &head, &item, ", ", rows);
+    statements.into_iter().map(|(statement, _)| statement).collect()
+}
+
+fn pieces(
+    sizes: &[usize],
     head: &str,
     item: &str,
     separator: &str,
@@ -106,7 +127,7 @@ pub(super) fn in_pieces(
     let mut statements = Vec::new();
     while rows.len() > 0 {
         let fits = |size: &usize| *size <= rows.len();
-        let size = PIECES.into_iter().find(fits).unwrap_or(1);
+        let size = sizes.iter().copied().find(fits).unwrap_or(1);
         let text = format!("{head}{item}{}", format!("{separator}{item}").repeat(size - 1));
         let arguments = rows.by_ref().take(size).flatten().collect();
         statements.push((Statement::built(text, arguments), size));

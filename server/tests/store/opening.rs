@@ -170,6 +170,7 @@ async fn the_first_schema_is_brought_up_to_date() {
     fresh.store.close().await;
     let back = "ALTER TABLE change_head DROP COLUMN number; \
                 ALTER TABLE changes DROP COLUMN writer; \
+                DROP TABLE federation_relationships; \
                 UPDATE schema_version SET version = 1; \
                 INSERT INTO sqlite_sequence (name, seq) VALUES ('nodes', 41)";
     fresh.database.execute(back).await;

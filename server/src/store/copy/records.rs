@@ -8,6 +8,7 @@ use spire_core::bundle::Bundle;
 use spire_core::entry::Entry;
 
 use super::CopyError;
+use super::tables::journal_number;
 use crate::config::FederatesWith;
 use crate::store::{CaJournal, KeyFingerprint, Node, Revision};
 
@@ -92,6 +93,18 @@ pub(in crate::store) enum Records {
 }
 
 impl Records {
+    /// What they are.
+    pub(super) fn kind(&self) -> Kind {
+        match self {
+            Self::Bundles(_) => Kind::Bundle,
+            Self::Relationships(_) => Kind::Relationship,
+            Self::Entries(_) => Kind::Entry,
+            Self::Nodes(_) => Kind::Node,
+            Self::JoinTokens(_) => Kind::JoinToken,
+            Self::CaJournals(_) => Kind::CaJournal,
+        }
+    }
+
     /// How many they are.
     pub(super) fn len(&self) -> usize {
         match self {
@@ -101,6 +114,78 @@ impl Records {
             Self::Nodes(records) => records.len(),
             Self::JoinTokens(records) => records.len(),
             Self::CaJournals(records) => records.len(),
+        }
+    }
+
+    /// Keeps the first `length`; says whether there were more.
+    pub(super) fn truncate(&mut self, length: usize) -> bool {
+        let had_more = self.len() > length;
+        match self {
+            Self::Bundles(records) => records.truncate(length),
+            Self::Relationships(records) => records.truncate(length),
+            Self::Entries(records) => records.truncate(length),
+            Self::Nodes(records) => records.truncate(length),
+            Self::JoinTokens(records) => records.truncate(length),
+            Self::CaJournals(records) => records.truncate(length),
+        }
+        had_more
+    }
+
+    /// The number of the row at `index`; join tokens have none.
+    fn number(&self, index: usize) -> Option<i64> {
+        match self {
+            Self::Bundles(records) => records.get(index).map(|kept| kept.number),
+            Self::Relationships(records) => records.get(index).map(|kept| kept.number),
+            Self::Entries(records) => records.get(index).map(|kept| kept.number),
+            Self::Nodes(records) => records.get(index).map(|kept| kept.number),
+            Self::JoinTokens(_) => None,
+            Self::CaJournals(records) => records.get(index).map(journal_number),
+        }
+    }
+
+    /// The lowest number.
+    pub(super) fn first_number(&self) -> Option<i64> {
+        self.number(0)
+    }
+
+    /// The highest number.
+    pub(super) fn last_number(&self) -> Option<i64> {
+        self.number(self.len().checked_sub(1)?)
+    }
+
+    /// Whether both have the same record at `index`, or none.
+    pub(super) fn is_same_at(&self, other: &Self, index: usize) -> bool {
+        match (self, other) {
+            (Self::Bundles(one), Self::Bundles(two)) => one.get(index) == two.get(index),
+            (Self::Relationships(one), Self::Relationships(two)) => {
+                one.get(index) == two.get(index)
+            }
+            (Self::Entries(one), Self::Entries(two)) => one.get(index) == two.get(index),
+            (Self::Nodes(one), Self::Nodes(two)) => one.get(index) == two.get(index),
+            (Self::JoinTokens(one), Self::JoinTokens(two)) => one.get(index) == two.get(index),
+            (Self::CaJournals(one), Self::CaJournals(two)) => one.get(index) == two.get(index),
+            _ => false,
+        }
+    }
+
+    /// What names the record at `index`; a secret is not told.
+    pub(super) fn name(&self, index: usize) -> Option<String> {
+        match self {
+            Self::Bundles(records) => {
+                records.get(index).map(|kept| kept.record.trust_domain.to_string())
+            }
+            Self::Relationships(records) => {
+                records.get(index).map(|kept| kept.record.trust_domain.to_string())
+            }
+            Self::Entries(records) => records.get(index).map(|kept| kept.record.id.to_string()),
+            Self::Nodes(records) => records.get(index).map(|kept| kept.record.agent_id.to_string()),
+            Self::JoinTokens(records) => {
+                let of = |token: &JoinToken| format!("that expires at {}", token.expires_at);
+                records.get(index).map(of)
+            }
+            Self::CaJournals(records) => {
+                records.get(index).map(|journal| journal.active_x509_authority_id.clone())
+            }
         }
     }
 }
@@ -177,6 +262,21 @@ pub(in crate::store) struct Batch {
     pub(in crate::store) remarks: Vec<Remark>,
     /// Where the next batch begins; `None` after the last. A batch may be empty and not the last.
     pub(in crate::store) next: Option<Position>,
+}
+
+impl Batch {
+    /// The only batch of a kind that the source does not have.
+    pub(in crate::store) fn empty(kind: Kind) -> Self {
+        let records = match kind {
+            Kind::Bundle => Records::Bundles(Vec::new()),
+            Kind::Relationship => Records::Relationships(Vec::new()),
+            Kind::Entry => Records::Entries(Vec::new()),
+            Kind::Node => Records::Nodes(Vec::new()),
+            Kind::JoinToken => Records::JoinTokens(Vec::new()),
+            Kind::CaJournal => Records::CaJournals(Vec::new()),
+        };
+        Self { records, read: 0, skipped: Vec::new(), remarks: Vec::new(), next: None }
+    }
 }
 
 /// Counters of a source that go on in the copy; 0 where it has none.

@@ -1,24 +1,56 @@
 //! A source at one moment: a connection in a transaction that sees what was there when it began.
 
+use super::{CopyError, Order};
+use crate::store::OpenError;
 use crate::store::Settings;
 use crate::store::database::Connection;
-use crate::store::dialect::Place;
+use crate::store::dialect::{Hold, Place};
+use crate::store::migrations::{Tables, whose};
 
 /// What a source reads from. What is read on [`Snapshot::connection`] is of one moment.
 pub(in crate::store) struct Snapshot {
     /// Reads, within the transaction. It is ended by [`Snapshot::close`], not by a statement.
     pub(in crate::store) connection: Connection,
+    #[expect(dead_code, reason = "only tables that are not the server's need it")]
     /// The settings that lead there; the connection string may say how times are meant.
     pub(in crate::store) settings: Settings,
     /// Where it is.
     pub(in crate::store) place: Place,
     /// The names of all tables.
     pub(in crate::store) tables: Vec<String>,
+    hold: Hold,
 }
 
 impl Snapshot {
+    /// The source of `order`, and who else uses it, which only a rehearsal may go on with.
+    pub(super) async fn take(order: &Order) -> Result<(Self, Option<String>), CopyError> {
+        let settings = order.from.clone();
+        let place = settings.place()?;
+        let unavailable = |error| OpenError::unavailable(&place, error);
+        let tables = place.tables().await.map_err(unavailable)?;
+        if tables.is_empty() {
+            return Err(CopyError::EmptySource(place.name()));
+        }
+        if whose(&tables) == Tables::Foreign {
+            let reason = "it holds tables of another program".to_owned();
+            return Err(CopyError::Source { source_name: place.name(), reason });
+        }
+        let moment = place.moment(&tables).await.map_err(unavailable)?;
+        let others = moment.others.clone();
+        let (connection, hold) = moment.into_parts();
+        let snapshot = Self { connection, settings, place, tables, hold };
+        match others {
+            Some(by) if !order.rehearsal => {
+                let name = snapshot.place.name();
+                snapshot.close().await;
+                Err(CopyError::InUse { name, by })
+            }
+            others => Ok((snapshot, others)),
+        }
+    }
+
     /// Lets writers in again.
     pub(in crate::store) async fn close(self) {
-        self.connection.close().await;
+        self.hold.end(self.connection).await;
     }
 }

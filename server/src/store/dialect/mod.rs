@@ -4,6 +4,8 @@
 //! What remains is here: how a write begins and ends, how servers that start at the same time wait
 //! for each other, what failures mean, and where a connection string leads.
 
+mod filling;
+mod moment;
 mod mysql;
 mod notifications;
 mod postgres;
@@ -23,6 +25,7 @@ use super::database::Connection;
 use super::sql::Statement;
 use super::{DatabaseKind, Revision, Settings, StoreError};
 
+pub(super) use moment::Hold;
 pub(super) use notifications::tell;
 pub(super) use sqlite::is_busy;
 
@@ -55,7 +58,7 @@ pub(super) struct Dialect {
 }
 
 /// The version of the tables that this server needs.
-pub(super) const LAST_VERSION: i64 = 2;
+pub(super) const LAST_VERSION: i64 = 3;
 
 static SQLITE: Dialect = Dialect {
     begin: "BEGIN IMMEDIATE; SELECT revision, number FROM change_head",
@@ -67,6 +70,7 @@ static SQLITE: Dialect = Dialect {
     versions: &[
         (1, include_str!("../migrations/sqlite/1.sql")),
         (2, include_str!("../migrations/sqlite/2.sql")),
+        (3, include_str!("../migrations/sqlite/3.sql")),
     ],
     tables: "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite@_%' \
              ESCAPE '@'",
@@ -86,7 +90,10 @@ static POSTGRES: Dialect = Dialect {
     begin_migration: "BEGIN; SELECT pg_advisory_xact_lock(8314891476538123365); SELECT 1::bigint",
     migrated: "COMMIT",
     not_migrated: "ROLLBACK",
-    versions: &[(2, include_str!("../migrations/postgres/2.sql"))],
+    versions: &[
+        (2, include_str!("../migrations/postgres/2.sql")),
+        (3, include_str!("../migrations/postgres/3.sql")),
+    ],
     tables: "SELECT tablename::text FROM pg_tables WHERE schemaname = current_schema()",
     numbers_parameters: true,
     meaning: postgres::meaning,
@@ -103,7 +110,10 @@ static MYSQL: Dialect = Dialect {
     begin_migration: "SELECT GET_LOCK(LEFT(CONCAT('spire ', DATABASE()), 64), 300)",
     migrated: "DO RELEASE_LOCK(LEFT(CONCAT('spire ', DATABASE()), 64))",
     not_migrated: "DO RELEASE_LOCK(LEFT(CONCAT('spire ', DATABASE()), 64))",
-    versions: &[(2, include_str!("../migrations/mysql/2.sql"))],
+    versions: &[
+        (2, include_str!("../migrations/mysql/2.sql")),
+        (3, include_str!("../migrations/mysql/3.sql")),
+    ],
     tables: "SELECT table_name FROM information_schema.tables WHERE table_schema = DATABASE()",
     numbers_parameters: false,
     meaning: mysql::meaning,

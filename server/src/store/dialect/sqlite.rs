@@ -115,9 +115,31 @@ impl Location {
     /// a database whose log is in use; one without a log can be read as if it were on a medium that
     /// cannot be written to.
     pub(super) fn onlooker(&self) -> SqliteConnectOptions {
-        let log = self.path.as_deref().map(|path| path.with_file_name(beside(path, "-wal")));
-        let is_in_use = log.is_some_and(|log| bytes_in(&log).map_or(true, |bytes| bytes > 0));
+        let is_in_use = self.has_log().unwrap_or(true);
         self.options().read_only(true).immutable(!is_in_use)
+    }
+
+    /// How a connection is opened that keeps others out and changes nothing itself.
+    pub(super) fn holder(&self) -> SqliteConnectOptions {
+        self.options().row_buffer_size(256)
+    }
+
+    /// Whether something is in the write-ahead log, and perhaps not in the file yet.
+    pub(super) fn has_log(&self) -> Result<bool, StoreError> {
+        let log = self.path.as_deref().map(|path| path.with_file_name(beside(path, "-wal")));
+        log.map_or(Ok(false), |log| Ok(bytes_in(&log)? > 0))
+    }
+
+    /// Removes the file and those beside it.
+    pub(super) fn remove(&self) -> io::Result<()> {
+        let Some(path) = &self.path else { return Ok(()) };
+        for ending in ["-wal", "-shm", ""] {
+            match std::fs::remove_file(path.with_file_name(beside(path, ending))) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// Whether there is a file with anything in it. What is in memory begins empty.

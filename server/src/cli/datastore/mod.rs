@@ -1,0 +1,8 @@
+//! `datastore`: the database itself, without a server.
+
+mod copy;
+mod places;
+
+use spire_core::command::Command;
+
+pub(super) const COMMANDS: &[Command] = &[copy::COMMAND];
