@@ -15,6 +15,7 @@ mod hostile;
 mod kill;
 mod localstack;
 mod mistakes;
+mod moving;
 mod mutual_tls;
 mod nested;
 mod offline;

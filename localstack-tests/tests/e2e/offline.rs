@@ -29,7 +29,7 @@ async fn begin(folder: &Folder, persist: bool) -> (Server, Agent, String) {
 }
 
 /// The identities that the agent hands out once there are `count`, and a token of each.
-async fn fetch(agent: &Agent, count: usize) -> (Vec<X509svid>, Vec<String>) {
+pub(crate) async fn fetch(agent: &Agent, count: usize) -> (Vec<X509svid>, Vec<String>) {
     let channel = connect(agent.socket()).await.unwrap();
     let fetched = async {
         let request = X509svidRequest {};

@@ -8,6 +8,7 @@ mod agent;
 mod authority;
 mod bundle;
 mod data;
+mod datastore;
 mod entry;
 mod mint;
 mod operation;

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by it")]
 
 mod bundles;
+mod copy;
 mod entries;
 mod journals_and_changes;
 mod nodes;

@@ -192,12 +192,21 @@ pub(super) async fn insert(
             link(connection, "node_selectors", "selector", links.collect()).await
         }
         Records::JoinTokens(tokens) => {
-            let rows = tokens.iter().map(|token| {
-                let redeemed_by = token.redeemed_by.map(|key| key.0);
-                vec![token.hash.into(), token.expires_at.as_second().into(), redeemed_by.into()]
-            });
+            // A NULL among the values would need a type: what is not spent is written by itself.
+            let (mut spent, mut unspent) = (Vec::new(), Vec::new());
+            for token in tokens {
+                let mut values = vec![token.hash.into(), token.expires_at.as_second().into()];
+                match token.redeemed_by {
+                    None => unspent.push(values),
+                    Some(key) => {
+                        values.push(key.0.into());
+                        spent.push(values);
+                    }
+                }
+            }
             let columns = ["token", "expires_at", "redeemed_by"];
-            run(connection, in_rows("join_tokens", &columns, rows.collect())).await
+            run(connection, in_rows("join_tokens", &columns[..2], unspent)).await?;
+            run(connection, in_rows("join_tokens", &columns, spent)).await
         }
         Records::CaJournals(journals) => {
             let rows = journals

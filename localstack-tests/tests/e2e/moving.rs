@@ -1,0 +1,69 @@
+//! A server moves from its file to PostgreSQL, and the agents do not notice.
+
+use std::fs;
+
+use spire_localstack_tests::binaries::Binaries;
+use spire_localstack_tests::server::{agent_path, entry};
+use spire_localstack_tests::user::User;
+use spire_localstack_tests::{Agent, AgentFile, Folder, Server, ServerFile, command};
+use spire_test_databases::{Database, Engine};
+
+use crate::offline::fetch;
+
+#[tokio::test]
+async fn an_agent_goes_on_with_a_server_that_moved_to_postgresql() {
+    let folder = Folder::new().unwrap();
+    let mut server = Server::start(&folder, &ServerFile::default()).await.unwrap();
+    let token = server.join_token().await.unwrap();
+    let unused = server.join_token().await.unwrap();
+    let parent = agent_path(&token);
+    let selector = format!("unix:uid:{}", User::current().uid);
+    server.create_entry(entry(&parent, "/first", &selector)).await.unwrap();
+    let lines = "experimental { sync_interval = \"1s\" }".to_owned();
+    let file = AgentFile { agent: lines, ..AgentFile::default() };
+    let mut agent = Agent::start(&folder, &server, &token, &file).await.unwrap();
+    let (before, _) = fetch(&agent, 1).await;
+    let shown = [["bundle", "show"], ["agent", "list"], ["entry", "show"]];
+    let mut told = Vec::new();
+    for words in &shown {
+        told.push(server.command(words).await.unwrap());
+    }
+
+    let database = Database::new(Engine::Postgres).await.unwrap();
+    let file = server.data().join("datastore.sqlite3").display().to_string();
+    let (from, to) =
+        (format!("sqlite3:{file}"), format!("postgres:{}", database.connection_string()));
+    let copy = async || {
+        let mut copy = User::current().command(&Binaries::find().unwrap().server).unwrap();
+        copy.args(["datastore", "copy", "-from", &from, "-to", &to]);
+        command::run(copy).await.unwrap().success()
+    };
+    let refused = copy().await.unwrap_err().to_string();
+    assert!(refused.contains("is in use"), "{refused}");
+    server.process().stop().await.unwrap();
+    let report = copy().await.unwrap();
+    assert!(report.contains("Outcome         : copied"), "{report}");
+
+    let path = folder.path().join("server.conf");
+    let text = fs::read_to_string(&path).unwrap();
+    let moved = text
+        .replace("\"sqlite3\"", &format!("\"{}\"", database.database_type()))
+        .replace(&file, &database.connection_string());
+    fs::write(&path, moved).unwrap();
+    fs::remove_file(&file).unwrap();
+    server.start_again().await.unwrap();
+
+    // The same authorities, the same serial number of the agent, the same entry.
+    for (words, before) in shown.iter().zip(&told) {
+        assert_eq!(&server.command(words).await.unwrap(), before, "{words:?}");
+    }
+    server.create_entry(entry(&parent, "/second", &selector)).await.unwrap();
+    let (svids, tokens) = fetch(&agent, 2).await;
+    assert_eq!((svids[0].bundle.clone(), tokens.len()), (before[0].bundle.clone(), 2));
+    let log = agent.process().log();
+    assert_eq!(log.matches("Node attestation was successful").count(), 1, "{log}");
+
+    // A token that was made before the move admits an agent after it.
+    let other = Folder::new().unwrap();
+    Agent::start(&other, &server, &unused, &AgentFile::default()).await.unwrap();
+}
