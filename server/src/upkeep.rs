@@ -1,4 +1,4 @@
-//! Background jobs that keep the store small: what has expired is deleted.
+//! Background jobs that keep the store small, where what has expired is deleted, and the server.
 //!
 //! Every server of a trust domain runs them; each deletion is conditional, so that two of them at
 //! once do no harm. The authority's own upkeep (rotation, bundle, journal) is in `authority/`.
@@ -17,6 +17,12 @@ const ENTRIES: Duration = Duration::from_mins(5);
 /// How often agents whose SVID has expired are looked for, and by how much servers spread it.
 const AGENTS: Duration = Duration::from_hours(1);
 const AGENTS_JITTER: Duration = Duration::from_mins(15);
+
+/// How often memory is given back.
+const MEMORY: Duration = Duration::from_secs(5);
+
+/// A piece of memory that no thread keeps for later, in bytes.
+const LARGE: usize = 8 << 20;
 
 /// Entries that one transaction deletes.
 const ENTRY_BATCH: u32 = 500;
@@ -55,6 +61,12 @@ impl Upkeep {
         let of = (store.clone(), clock.clone());
         repeat(tasks, "change log", spread(changes_kept_for / 2, Duration::ZERO), {
             move || old_changes(of.0.clone(), of.1.clone(), changes_kept_for)
+        });
+        let stop = tasks.stop_token();
+        tasks.spawn(async move {
+            while stop.run_until_cancelled(tokio::time::sleep(MEMORY)).await.is_some() {
+                give_back();
+            }
         });
         if let Some(agents) = agents {
             repeat(tasks, "attested nodes", spread(AGENTS, AGENTS_JITTER), {
@@ -100,6 +112,12 @@ fn spread(period: Duration, jitter: Duration) -> impl FnMut() -> Duration + Send
         let share = f64::from(u32::from_le_bytes(random)) / f64::from(u32::MAX);
         period - jitter + jitter.mul_f64(2.0 * share)
     }
+}
+
+/// Has the allocator give back to the system what has been free for a second. It looks for that when
+/// somebody is through with a large piece, which after a storm might not be for hours.
+fn give_back() {
+    drop(std::hint::black_box(Vec::<u8>::with_capacity(LARGE)));
 }
 
 async fn expired_entries(store: Store, clock: Clock) -> Result<(), StoreError> {

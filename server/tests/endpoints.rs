@@ -18,7 +18,7 @@ use spire_core::wire::agent::agent_client::AgentClient;
 use spire_server::caller::Caller;
 use spire_server::endpoints::{AdminEndpoint, TcpEndpoint, TcpSettings};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use tokio::sync::Notify;
 use tonic::Status;
 use tonic::body::Body;
@@ -120,30 +120,54 @@ async fn a_trusted_proxy_speaks_for_its_client_and_another_does_not() {
 }
 
 #[tokio::test]
-async fn clients_that_send_nothing_do_not_stop_others() {
-    let listening = listen(Echo::default(), &[]).await;
+async fn clients_that_send_nothing_do_not_stop_those_of_other_addresses() {
+    let listening = listen(Echo::default(), &["127.0.0.3/32"]).await;
+    // More than one address may have in their handshake.
+    let _silent = silent(listening.address, 1100).await;
+    // A proxy says in time who comes, or holds a place of those that pass.
+    let mut held = Vec::new();
+    for _ in 0..50 {
+        held.push(connect_from(3, listening.address).await);
+    }
+    let call = async {
+        let stream = connect_from(2, listening.address).await;
+        caller(channel_over(stream, client_tls(None)).await.unwrap()).await
+    };
+    let said = tokio::time::timeout(Duration::from_secs(5), call).await.unwrap();
+    assert!(said.contains("127.0.0.2"), "{said}");
+}
+
+#[tokio::test]
+async fn those_of_one_address_wait_for_their_turn_and_have_all_their_time_then() {
+    let limit = Duration::from_secs(1);
+    let listening = listen_for(Echo::default(), &[], limit).await;
+    // Three rounds of silence come first.
+    let silent = silent(listening.address, 3 * 128).await;
+    let began = std::time::Instant::now();
+    let said = caller(channel(listening.address, client_tls(None)).await.unwrap()).await;
+    assert!(said.contains("127.0.0.1"), "{said}");
+    assert!(began.elapsed() > limit, "{:?}", began.elapsed());
+    drop(silent);
+}
+
+/// So many connections of 127.0.0.1 of which each second begins a record that never ends.
+async fn silent(address: SocketAddr, count: usize) -> Vec<TcpStream> {
     let mut silent = Vec::new();
-    for number in 0..1100 {
-        let mut stream = TcpStream::connect(listening.address).await.unwrap();
+    for number in 0..count {
+        let mut stream = TcpStream::connect(address).await.unwrap();
         if number % 2 == 0 {
-            let _ = stream.write_all(b"\x16\x03\x01").await; // a record that never ends
+            let _ = stream.write_all(b"\x16\x03\x01").await;
         }
         silent.push(stream);
     }
-    // The first 1024 hold all places that one address has without a certificate; those after them
-    // were closed, and so is a client that comes now.
-    let mut last = silent.pop().unwrap();
-    let mut byte = [0];
-    assert!(matches!(last.read(&mut byte).await, Ok(0) | Err(_)));
-    // An address of its own is let in at once.
-    let proxied = listen(Echo::default(), &["127.0.0.0/8"]).await;
-    let mut held = Vec::new();
-    for _ in 0..50 {
-        held.push(TcpStream::connect(proxied.address).await.unwrap());
-    }
-    let call = async { caller(channel(proxied.address, client_tls(None)).await.unwrap()).await };
-    let said = tokio::time::timeout(Duration::from_secs(5), call).await.unwrap();
-    assert!(said.contains("127.0.0.1"), "{said}");
+    silent
+}
+
+/// A connection of 127.0.0.`number`.
+async fn connect_from(number: u8, address: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(SocketAddr::from(([127, 0, 0, number], 0))).unwrap();
+    socket.connect(address).await.unwrap()
 }
 
 #[tokio::test]

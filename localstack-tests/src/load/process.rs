@@ -56,6 +56,14 @@ impl Process {
         resident(self.0.id())
     }
 
+    /// The most memory that it ever held, in bytes.
+    ///
+    /// # Errors
+    /// Where it has ended.
+    pub fn peak(&self) -> Result<u64> {
+        memory(self.0.id(), "VmHWM:")
+    }
+
     /// Fails once the program has ended, with the end of its log.
     ///
     /// # Errors
@@ -104,8 +112,12 @@ impl Drop for Process {
 /// # Errors
 /// Where it has ended.
 pub fn resident(id: u32) -> Result<u64> {
+    memory(id, "VmRSS:")
+}
+
+fn memory(id: u32, name: &str) -> Result<u64> {
     let status = fs::read_to_string(format!("/proc/{id}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
     let kibibytes = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
     Ok(kibibytes.context("the program has ended")? * 1024)
 }

@@ -3,6 +3,7 @@
 //! by a [`Caller`](crate::caller::Caller) in each request's extensions.
 
 mod admin;
+mod door;
 mod proxy_header;
 mod tcp;
 

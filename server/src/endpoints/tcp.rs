@@ -7,7 +7,7 @@
 //! ask for, and the three minutes stay.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,42 +15,21 @@ use hyper_util::rt::TokioIo;
 use ipnet::IpNet;
 use rustls::ServerConfig;
 use spire_core::clock::Clock;
-use spire_core::grpc::{
-    self, BACKLOG, Connection, Crowd, GrpcService, KNOWN_WINDOW, Place, accepted,
-};
-use spire_core::id::SpiffeId;
-use spire_core::svid::x509::CertificateError;
+use spire_core::grpc::{self, BACKLOG, Connection, GrpcService, KNOWN_WINDOW, accepted};
 use spire_core::tasks::Tasks;
 use spire_core::threads::Threads;
-use spire_core::tls;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
 
-use super::{BindError, STREAMS, proxy_header};
-use crate::caller::{Caller, PeerSvid, RemotePeer};
-use crate::rate_limit::origin_of;
-
-/// Connections at a time; each keeps tens of kilobytes.
-const CONNECTIONS: usize = 16_384;
-
-/// Of these, from one address, in their handshake or without a client certificate: more than the
-/// nodes behind one NAT that boot together, and far less than all.
-const UNPROVEN_EACH: usize = 1024;
-
-/// Of these, of one client certificate's SPIFFE ID: an agent needs two while its SVID changes.
-const PROVEN_EACH: usize = 128;
+use super::door::{Door, Guest};
+use super::{BindError, STREAMS};
 
 /// Calls at a time on a connection without a client certificate: an agent that attests needs one.
 const UNPROVEN_STREAMS: u32 = 8;
 
 /// What may lie there unread of one: as much as HTTP/2 grants everyone.
 const UNPROVEN_WINDOW: u32 = (64 << 10) - 1;
-
-/// How long a connection without a client certificate is open before it is asked to end, and how
-/// long one with a certificate outlives it, so that its agent is told why it is refused.
-const UNPROVEN_AGE: Duration = Duration::from_secs(180);
 
 /// What the port is opened with.
 #[derive(Clone)]
@@ -63,7 +42,8 @@ pub struct TcpSettings {
     pub trusted_proxies: Vec<IpNet>,
     /// Own SVID, and whose certificates hold.
     pub tls: Arc<ServerConfig>,
-    /// How long a client may take until its first call: its proxy's header and the handshake.
+    /// How long a client may take for the handshake from its turn on, and its proxy for the header
+    /// before.
     pub handshake: Duration,
     /// The time.
     pub clock: Clock,
@@ -92,8 +72,7 @@ impl TcpEndpoint {
         let failed = |source| BindError::Tcp { address: address.clone(), source };
         let listener = listen_at_first(&addresses).map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        let crowd = Crowd::new(CONNECTIONS, UNPROVEN_EACH);
-        let door = Door { trusted_proxies, tls: TlsAcceptor::from(tls), handshake, clock, crowd };
+        let door = Door::new(trusted_proxies, TlsAcceptor::from(tls), handshake, clock);
         Ok(Self { listener, address, door: Arc::new(door) })
     }
 
@@ -121,27 +100,39 @@ impl TcpEndpoint {
             let Ok(stream) = stream.into_std() else { continue };
             let connection = async move {
                 let Ok(stream) = TcpStream::from_std(stream) else { return };
-                let entered = door.enter(stream, peer, room);
-                let Some(Some(guest)) = stop.run_until_cancelled(entered).await else { return };
-                let Guest { io, caller, age, place } = guest;
-                let (streams, window) = match caller.svid() {
-                    Some(_) => (STREAMS, KNOWN_WINDOW),
-                    None => (UNPROVEN_STREAMS, UNPROVEN_WINDOW),
-                };
-                let io = TokioIo::new(io);
-                let connection = Connection { io, caller, streams, window, age };
-                grpc::serve(connection, service, &tasks_of_calls).await;
-                drop(place);
+                let passed = stop.run_until_cancelled(door.pass(stream, peer, room)).await;
+                match passed {
+                    // Whoever waits for its turn does not need the memory of those who have passed.
+                    Some(Ok(guest)) => Box::pin(serve(guest, service, &tasks_of_calls)).await,
+                    Some(Err(why)) => tracing::debug!(
+                        subsystem_name = "endpoints",
+                        caller_addr = %peer,
+                        error = %why,
+                        "Connection refused"
+                    ),
+                    None => {}
+                }
             };
             tasks.spawn_on(connection, threads.next());
         }
     }
 
     async fn accept(&self) -> Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
-        let room = self.door.crowd.room().await;
+        let room = self.door.room().await;
         let (stream, peer) = accepted(self.listener.accept().await).await?;
         Some((stream, SocketAddr::new(peer.ip().to_canonical(), peer.port()), room))
     }
+}
+
+async fn serve<S: GrpcService>(guest: Guest, service: S, tasks: &Tasks) {
+    let Guest { io, caller, age, place } = guest;
+    let (streams, window) = match caller.svid() {
+        Some(_) => (STREAMS, KNOWN_WINDOW),
+        None => (UNPROVEN_STREAMS, UNPROVEN_WINDOW),
+    };
+    let connection = Connection { io: TokioIo::new(io), caller, streams, window, age };
+    grpc::serve(connection, service, tasks).await;
+    drop(place);
 }
 
 /// Listens at the first of `addresses` that can be had.
@@ -165,107 +156,4 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
-}
-
-/// What a connection passes before it may call anything.
-struct Door {
-    trusted_proxies: Vec<IpNet>,
-    tls: TlsAcceptor,
-    handshake: Duration,
-    clock: Clock,
-    crowd: Crowd<Origin>,
-}
-
-/// Whose a connection is, among all that are open.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-enum Origin {
-    Address(IpAddr),
-    Id(SpiffeId),
-}
-
-/// A connection that has passed.
-struct Guest {
-    io: TlsStream<TcpStream>,
-    caller: Caller,
-    age: Duration,
-    place: Place<Origin>,
-}
-
-impl Door {
-    /// Header of a proxy, place among the others, handshake: all within the time of a handshake.
-    async fn enter(
-        &self,
-        stream: TcpStream,
-        peer: SocketAddr,
-        room: OwnedSemaphorePermit,
-    ) -> Option<Guest> {
-        match tokio::time::timeout(self.handshake, self.greet(stream, peer, room)).await {
-            Ok(Ok(guest)) => Some(guest),
-            Ok(Err(why)) => {
-                tracing::debug!(subsystem_name = "endpoints", caller_addr = %peer, error = %why,
-                    "Connection refused");
-                None
-            }
-            Err(_) => {
-                tracing::debug!(subsystem_name = "endpoints", caller_addr = %peer,
-                    "Connection refused: the handshake took too long");
-                None
-            }
-        }
-    }
-
-    async fn greet(
-        &self,
-        mut stream: TcpStream,
-        peer: SocketAddr,
-        room: OwnedSemaphorePermit,
-    ) -> Result<Guest, Refusal> {
-        stream.set_nodelay(true)?;
-        let mut address = peer;
-        if self.trusted_proxies.iter().any(|network| network.contains(&peer.ip())) {
-            address = proxy_header::read(&mut stream).await?.unwrap_or(peer);
-        }
-        let origin = Origin::Address(origin_of(address.ip()));
-        let mut place = self.crowd.admit(origin, room).ok_or(Refusal::Crowded)?;
-
-        let io = self.tls.accept(stream).await?;
-        let (_, session) = io.get_ref();
-        if session.alpn_protocol() != Some(b"h2") {
-            return Err(Refusal::NotHttp2);
-        }
-        let svid = session.peer_certificates().map(tls::peer_identity).transpose()?;
-        let svid = svid.map(|svid| PeerSvid {
-            id: svid.id,
-            serial: svid.serial.into(),
-            expires_at: svid.expires_at,
-        });
-        let mut age = UNPROVEN_AGE;
-        if let Some(svid) = &svid {
-            if !place.move_to(Origin::Id(svid.id.clone()), PROVEN_EACH) {
-                return Err(Refusal::TooMany(svid.id.clone()));
-            }
-            let left = svid.expires_at.duration_since(self.clock.now());
-            age += Duration::try_from(left).unwrap_or_default();
-        }
-        let caller = Caller::Remote(RemotePeer { address, svid });
-        Ok(Guest { io, caller, age, place })
-    }
-}
-
-/// Why a connection is closed before its first call. Nobody is told but the log: clients see an
-/// alert of TLS, or the end.
-#[derive(Debug, thiserror::Error)]
-enum Refusal {
-    #[error(transparent)]
-    Header(#[from] proxy_header::HeaderError),
-    #[error("too many connections of this address have shown no certificate yet")]
-    Crowded,
-    #[error("too many connections of {0} are open")]
-    TooMany(SpiffeId),
-    #[error("the client does not speak HTTP/2 (ALPN h2)")]
-    NotHttp2,
-    #[error(transparent)]
-    Certificate(#[from] CertificateError),
-    #[error(transparent)]
-    Io(#[from] io::Error),
 }

@@ -7,8 +7,10 @@
 //! ```
 //!
 //! The instances' keys, requests and documents are made before. Each attests once, over a
-//! connection of its own, and none tries again.
+//! connection of its own, and none tries again. Each has an address of its own in 127.0.0.0/8, or
+//! all have the same one, as behind a NAT.
 
+use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -19,6 +21,9 @@ use spire_fakes::aws::{Aws, HOME_ACCOUNT, Instance, RegionSigner};
 use spire_localstack_tests::load::{Node, Nodes, Server, Table, Times};
 
 const REGION: &str = "us-west-2";
+
+/// The address of the first instance.
+const FIRST_ADDRESS: u32 = Ipv4Addr::new(127, 1, 0, 0).to_bits();
 
 /// When the server's memory is looked at, after the last connection has closed.
 const REST: Duration = Duration::from_secs(10);
@@ -35,6 +40,9 @@ struct Flags {
     /// How many requests a second AWS answers; the others it throttles.
     #[arg(long, default_value_t = 20.0)]
     rate: f64,
+    /// Whether all come from one address.
+    #[arg(long)]
+    one_address: bool,
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -73,16 +81,17 @@ async fn main() -> Result<()> {
     }
 
     eprintln!("{} instances boot", flags.instances);
-    let before = server.process.cpu()?;
+    let (before, cpu_before) = (server.process.resident()?, server.process.cpu()?);
     let begin = Instant::now();
-    let booted = join_all(instances.iter().map(|instance| async {
-        let agent = nodes.attest(instance).await;
-        (agent.map(drop), begin.elapsed())
+    let booted = join_all((FIRST_ADDRESS..).zip(&instances).map(|(address, instance)| {
+        let address = if flags.one_address { FIRST_ADDRESS } else { address };
+        let attested = nodes.attest_from(Ipv4Addr::from_bits(address), instance);
+        async { (attested.await.map(drop), begin.elapsed()) }
     }))
     .await;
     let wall = begin.elapsed();
-    let cpu = server.process.cpu()? - before;
-    let peak = server.process.resident()?;
+    let cpu = server.process.cpu()? - cpu_before;
+    let peak = server.process.peak()?;
     tokio::time::sleep(REST).await;
     let rest = server.process.resident()?;
 
@@ -100,7 +109,8 @@ async fn main() -> Result<()> {
     for (action, count) in aws.counts() {
         figures.add(&format!("calls of {action}"), count.to_string());
     }
-    figures.add_memory("resident right after", peak);
+    figures.add_memory("resident before", before);
+    figures.add_memory("resident at most", peak);
     figures.add_memory(&format!("resident {} s later", REST.as_secs()), rest);
     println!("{figures}");
     server.process.stop().await?;
