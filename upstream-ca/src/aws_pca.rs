@@ -4,20 +4,21 @@
 //! intermediate, and asking twice for the same one does not buy two.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_sdk_acmpca::Client;
 use aws_sdk_acmpca::client::Waiters;
-use aws_sdk_acmpca::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_acmpca::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 use aws_sdk_acmpca::primitives::Blob;
 use aws_sdk_acmpca::types::{
     CertificateAuthority, CertificateAuthorityStatus, SigningAlgorithm, Validity,
     ValidityPeriodType,
 };
+use aws_sdk_acmpca::waiters::certificate_issued::WaitUntilCertificateIssuedError;
 use bytes::Bytes;
 use der::pem::LineEnding;
 use jiff::Timestamp;
@@ -114,9 +115,20 @@ pub struct AwsPca {
     aws: Aws,
     /// Made at the first question, since that may need the net.
     client: OnceCell<Client>,
+    /// The certificate that was bought last, for as long as it may not have arrived.
+    ordered: Mutex<Option<Order>>,
     /// Certificates that were bought since the start.
     issued: AtomicU64,
     warned_of_permission: AtomicBool,
+}
+
+/// A certificate that AWS was asked for.
+#[derive(Debug, Clone)]
+struct Order {
+    /// Stands for the request.
+    token: String,
+    /// The certificate's ARN.
+    certificate: String,
 }
 
 impl AwsPca {
@@ -136,6 +148,7 @@ impl AwsPca {
             clock: host.clock.clone(),
             aws,
             client: OnceCell::new(),
+            ordered: Mutex::new(None),
             issued: AtomicU64::new(0),
             warned_of_permission: AtomicBool::new(false),
         })
@@ -172,14 +185,18 @@ impl AwsPca {
         }
     }
 
-    /// Has a certificate issued; returns its ARN.
+    /// Has a certificate issued, unless it was for this request already.
     async fn issue(
         &self,
         client: &Client,
         csr: &[u8],
         algorithm: SigningAlgorithm,
         ends_at: Timestamp,
-    ) -> Result<String, UpstreamError> {
+    ) -> Result<Order, UpstreamError> {
+        let token = hex::encode(&digest(&SHA256, csr).as_ref()[..16]);
+        if let Some(order) = self.ordered().clone().filter(|order| order.token == token) {
+            return Ok(order);
+        }
         let pem = der::pem::encode_string("CERTIFICATE REQUEST", LineEnding::LF, csr)
             .map_err(|err| UpstreamError::Invalid(format!("unable to encode CSR: {err}")))?;
         let validity = Validity::builder()
@@ -187,8 +204,6 @@ impl AwsPca {
             .value(ends_at.as_second())
             .build()
             .map_err(|err| UpstreamError::Invalid(err.to_string()))?;
-        // A token names the request, so that an answer that was lost is not paid for twice.
-        let token = hex::encode(&digest(&SHA256, csr).as_ref()[..16]);
         let answer = client
             .issue_certificate()
             .certificate_authority_arn(&self.authority)
@@ -196,13 +211,27 @@ impl AwsPca {
             .signing_algorithm(algorithm)
             .template_arn(&self.template)
             .validity(validity)
-            .idempotency_token(token)
+            // It names the request, so that an answer that was lost is not paid for twice.
+            .idempotency_token(&token)
             .send()
             .await
             .map_err(|err| unavailable("IssueCertificate", &err))?;
-        answer.certificate_arn.ok_or_else(|| {
+        let certificate = answer.certificate_arn.ok_or_else(|| {
             UpstreamError::Invalid("IssueCertificate gave a certificate no name".to_owned())
-        })
+        })?;
+        tracing::info!(
+            plugin_name = NAME,
+            certificate_arn = certificate,
+            issued = self.issued.fetch_add(1, Ordering::Relaxed) + 1,
+            "AWS Private CA issues a certificate"
+        );
+        let order = Order { token, certificate };
+        *self.ordered() = Some(order.clone());
+        Ok(order)
+    }
+
+    fn ordered(&self) -> MutexGuard<'_, Option<Order>> {
+        self.ordered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits for a certificate: itself, then what leads to the root, and the root.
@@ -218,7 +247,11 @@ impl AwsPca {
             .wait(ISSUANCE)
             .await
             .map_err(|err| {
-                let text = aws_sdk_acmpca::error::DisplayErrorContext(&err);
+                if is_lost(&err) {
+                    // It will never be there: the next try may ask for another.
+                    *self.ordered() = None;
+                }
+                let text = DisplayErrorContext(&err);
                 UpstreamError::Unavailable(format!("{certificate} was not issued: {text}"))
             })?;
         let answer = waited.into_result().map_err(|err| unavailable("GetCertificate", &err))?;
@@ -291,13 +324,7 @@ impl UpstreamAuthority for AwsPca {
         let ends_at = Timestamp::from_second(wanted.as_second().min(last)).unwrap_or(wanted);
         let expected = self.root(client).await?;
 
-        let certificate = self.issue(client, csr, algorithm, ends_at).await?;
-        tracing::info!(
-            plugin_name = NAME,
-            certificate_arn = certificate,
-            issued = self.issued.fetch_add(1, Ordering::Relaxed) + 1,
-            "AWS Private CA issues a certificate"
-        );
+        let Order { certificate, .. } = self.issue(client, csr, algorithm, ends_at).await?;
         let (chain, root) = self.issued(client, &certificate).await?;
         if expected.is_some_and(|expected| expected != root) {
             return Err(UpstreamError::Invalid(format!(
@@ -330,6 +357,13 @@ fn certificates(pem: Option<&str>) -> Result<Vec<Bytes>, UpstreamError> {
     pem::certificates(pem.as_bytes()).map_err(|err| {
         UpstreamError::Invalid(format!("AWS Private CA returned a broken certificate: {err}"))
     })
+}
+
+/// Whether AWS has given up a certificate.
+fn is_lost(error: &WaitUntilCertificateIssuedError) -> bool {
+    let WaitUntilCertificateIssuedError::OperationFailed(failed) = error else { return false };
+    let lost = ["RequestFailedException", "ResourceNotFoundException"];
+    failed.error().code().is_some_and(|code| lost.contains(&code))
 }
 
 fn is_denied<E: ProvideErrorMetadata, R>(error: &SdkError<E, R>) -> bool {

@@ -91,11 +91,12 @@ impl Rotation {
                 subject_key_id = root,
                 "Current root CA is signed by a tainted upstream authority, preparing rotation"
             );
-            let ca = self.make_x509().await?;
-            if self.authority.is_tainted(ca.root_id()) {
-                return Err(RotationError::StillTainted(ca.root_id().to_owned()));
+            let made = self.make_x509().await?;
+            let root = made.ca.root_id();
+            if self.authority.is_tainted(root) {
+                return Err(RotationError::StillTainted(root.to_owned()));
             }
-            self.prepare_x509(ca).await?;
+            self.prepare_x509(made).await?;
         }
         if self.x509.prepared().is_none_or(|prepared| now < prepared.distributed_at()) {
             return Ok(());

@@ -4,6 +4,7 @@
 //! one task owns the slots and turns them; new authorities are in the stored bundle before they
 //! sign anything.
 
+mod application;
 mod bundle;
 mod follow;
 mod issue;

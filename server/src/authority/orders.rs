@@ -93,8 +93,8 @@ impl Rotation {
     pub(super) async fn obey(&mut self, command: Command) -> Obeyed {
         match command {
             Command::Prepare(Kind::X509) => {
-                let ca = self.make_x509().await?;
-                self.prepare_x509(ca).await?;
+                let made = self.make_x509().await?;
+                self.prepare_x509(made).await?;
                 Ok(self.x509.prepared().map(|it| it.state()))
             }
             Command::Prepare(Kind::Jwt) => {

@@ -9,6 +9,7 @@ use prost::Message;
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::application::Application;
 use super::journal::{self, Journal, Status};
 use super::jwt_key::JwtKey;
 use super::orders::Order;
@@ -29,7 +30,9 @@ pub(super) struct Rotation {
     pub(super) authority: Arc<Authority>,
     pub(super) x509: Slots<X509Ca>,
     pub(super) jwt: Slots<JwtKey>,
-    journal: Journal,
+    /// What the upstream was asked at a try that failed.
+    pub(super) application: Option<Application>,
+    pub(super) journal: Journal,
     journal_id: Option<CaJournalId>,
     failures: u32,
     pause_until: Option<Timestamp>,
@@ -39,8 +42,16 @@ impl Rotation {
     /// Goes on from what was stored.
     pub(super) fn new(authority: Arc<Authority>, restored: restore::Restored) -> Self {
         let restore::Restored { x509, jwt, journal, journal_id } = restored;
-        let rotation =
-            Self { authority, x509, jwt, journal, journal_id, failures: 0, pause_until: None };
+        let rotation = Self {
+            authority,
+            x509,
+            jwt,
+            application: None,
+            journal,
+            journal_id,
+            failures: 0,
+            pause_until: None,
+        };
         rotation.show();
         rotation
     }
@@ -103,7 +114,7 @@ impl Rotation {
             return;
         };
         let now = self.now();
-        self.pause_until = Some(super::after(now, self.pause(now)));
+        self.pause_until = Some(super::after(now, self.pause(now, &error)));
         self.failures = self.failures.saturating_add(1);
         let Some(end) = self.alarming_end(now) else {
             tracing::warn!(
@@ -155,9 +166,9 @@ impl Rotation {
             self.show();
         }
         if self.x509.due(self.now()) == Due::Prepare {
-            let ca = self.make_x509().await?;
-            self.outlives_active(&ca)?;
-            self.prepare_x509(ca).await?;
+            let made = self.make_x509().await?;
+            self.outlives_active(&made.ca)?;
+            self.prepare_x509(made).await?;
         }
         if self.x509.due(self.now()) == Due::Activate {
             self.activate_x509().await?;
@@ -172,77 +183,6 @@ impl Rotation {
         if self.jwt.due(self.now()) == Due::Activate {
             self.activate_jwt().await?;
         }
-        Ok(())
-    }
-
-    /// Makes an X.509 authority in the free slot, and publishes what its SVIDs are checked by.
-    pub(super) async fn make_x509(&mut self) -> Result<X509Ca, RotationError> {
-        let slot = self.x509.free();
-        self.x509.clear_free();
-        self.show();
-        let Authority { keys, upstream, settings, bundle, .. } = &*self.authority;
-        let key = keys.generate(&X509Ca::key_id(slot), settings.ca_key_type).await?;
-        let now = self.now();
-        let (ca, roots) = match upstream {
-            Some(upstream) => {
-                let known = bundle.current();
-                X509Ca::minted(slot, key, &**upstream, settings, &known, now).await?
-            }
-            None => X509Ca::self_signed(slot, key, settings, now).await?,
-        };
-        // A tainted root may have been revoked here: it counts only where there is no other.
-        let root_id = ca.root_id();
-        let roots = roots.into_iter().filter(|root| !root.tainted || root.has_id(root_id));
-        bundle.append(roots.collect(), Vec::new()).await?;
-        self.warn_if_short(&ca);
-        Ok(ca)
-    }
-
-    /// An upstream that lives no longer than what it signs cuts its life short.
-    fn warn_if_short(&self, ca: &X509Ca) {
-        let Lifetime { issued_at, not_after } = ca.lifetime();
-        let wanted = super::after(issued_at, self.authority.settings.ca_ttl);
-        // A certificate knows no part of a second.
-        if not_after.duration_since(wanted) < jiff::SignedDuration::from_secs(-1) {
-            tracing::warn!(
-                subsystem_name = "ca_manager",
-                ca_ttl = ?self.authority.settings.ca_ttl,
-                expiration = %not_after,
-                "The upstream authority signs for less than ca_ttl, so that this server rotates \
-                 more often; set ca_ttl to at most a third of the life of the CA above"
-            );
-        }
-    }
-
-    /// An upstream near its own end signs authorities that end before the one in use: taking
-    /// turns ever faster would help nobody.
-    fn outlives_active(&self, ca: &X509Ca) -> Result<(), RotationError> {
-        let Some(active) = self.x509.active().map(|active| active.lifetime()) else {
-            return Ok(());
-        };
-        let Lifetime { not_after, .. } = ca.lifetime();
-        if not_after > active.not_after || active.has_ended(self.now()) {
-            return Ok(());
-        }
-        Err(RotationError::WouldEndBefore { not_after, active: active.not_after })
-    }
-
-    pub(super) async fn prepare_x509(&mut self, ca: X509Ca) -> Result<(), RotationError> {
-        let mut journal = self.journal.clone();
-        journal::add(&mut journal.x509_cas, ca.entry(Status::Prepared));
-        let active = self.active_x509_id();
-        self.save(journal, active).await?;
-        let state = ca.state();
-        tracing::info!(
-            subsystem_name = "ca_manager",
-            slot = %ca.slot(),
-            expiration = %state.expires_at,
-            local_authority_id = state.authority_id,
-            upstream_authority_id = state.upstream_authority_id,
-            "X509 CA prepared"
-        );
-        self.x509.prepare(Arc::new(ca));
-        self.show();
         Ok(())
     }
 
@@ -305,7 +245,7 @@ impl Rotation {
 
     /// Stores the journal, then remembers it. Without an active X.509 authority nobody could find
     /// it again, and it is not stored.
-    async fn save(
+    pub(super) async fn save(
         &mut self,
         journal: Journal,
         active_x509_authority_id: Option<String>,
@@ -331,7 +271,7 @@ impl Rotation {
     }
 
     /// Shows the slots to those who sign and to those who look.
-    fn show(&self) {
+    pub(super) fn show(&self) {
         let Authority { x509, next_x509, jwt, x509_states, jwt_states, .. } = &*self.authority;
         x509.store(self.x509.active().cloned());
         next_x509.store(self.x509.prepared().cloned());
@@ -340,13 +280,14 @@ impl Rotation {
         jwt_states.store(Arc::new(states(&self.jwt)));
     }
 
-    fn active_x509_id(&self) -> Option<String> {
+    pub(super) fn active_x509_id(&self) -> Option<String> {
         self.x509.active().map(|ca| ca.issuer.authority_id().to_owned())
     }
 
     /// How long to wait after a failure: twice as long each time, but never so long that little of
-    /// the active authority's life would be left for another try.
-    fn pause(&self, now: Timestamp) -> Duration {
+    /// the active authority's life would be left for another try. An upstream near its own end has
+    /// signed, and may want to be paid: it is asked as seldom as may be.
+    fn pause(&self, now: Timestamp, failure: &RotationError) -> Duration {
         let shortest = self.authority.settings.rotation_check_interval;
         let left = |lifetime: Lifetime| {
             Duration::try_from(lifetime.not_after.duration_since(now)).unwrap_or_default()
@@ -354,6 +295,9 @@ impl Rotation {
         let x509 = self.x509.active().map(|it| left(it.lifetime()));
         let jwt = self.jwt.active().map(|it| left(it.lifetime()));
         let longest = x509.into_iter().chain(jwt).min().map_or(shortest, |left| left / 8);
+        if matches!(failure, RotationError::WouldEndBefore { .. }) {
+            return longest.max(shortest);
+        }
         let doubled = shortest.saturating_mul(2u32.saturating_pow(self.failures));
         doubled.min(LONGEST_PAUSE).min(longest).max(shortest)
     }

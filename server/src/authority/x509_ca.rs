@@ -1,21 +1,17 @@
 //! An authority for X.509-SVIDs: self-signed, or signed by an upstream authority.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::Timestamp;
 use spire_core::bundle::{Bundle, X509Authority};
 use spire_core::keys::SigningKey;
-use spire_core::svid::x509::{Issuer, ca_request, self_sign_ca};
-use spire_core::upstream::{UpstreamAuthority, UpstreamError};
+use spire_core::svid::x509::{Issuer, self_sign_ca};
+use spire_core::upstream::Minted;
 
 use super::journal::{JournalEntry, Status, X509CaEntry};
 use super::slots::{Lifetime, SlotId, Slotted};
 use super::{AuthorityState, RotationError, Settings};
-
-/// How long an upstream authority may take to sign: some are asked again and again for minutes.
-const MINT: Duration = Duration::from_secs(240);
 
 /// An X.509 authority in its slot.
 #[derive(Debug)]
@@ -62,38 +58,31 @@ impl X509Ca {
         Ok((ca, vec![root]))
     }
 
-    /// Has an intermediate signed. Returns it with the roots that belong into the bundle.
-    pub(super) async fn minted(
+    /// Makes an intermediate of what an upstream signed.
+    pub(super) fn intermediate(
         slot: SlotId,
         key: Arc<dyn SigningKey>,
-        upstream: &dyn UpstreamAuthority,
+        minted: &Minted,
         settings: &Settings,
         known: &Bundle,
         now: Timestamp,
-    ) -> Result<(Self, Vec<X509Authority>), RotationError> {
-        let Settings { trust_domain, ca_subject, ca_ttl, .. } = settings;
-        let request = ca_request(&*key, trust_domain, ca_subject).await?;
-        let minted = tokio::time::timeout(MINT, upstream.mint(&request, *ca_ttl))
-            .await
-            .map_err(|_| UpstreamError::Unavailable("it did not answer in time".to_owned()))??;
+    ) -> Result<Self, RotationError> {
         let public_key = key.public_key().spki.clone();
         let upstream_authority_id =
-            spire_upstream_ca::check(&minted, &public_key, trust_domain, now)?;
+            spire_upstream_ca::check(minted, &public_key, &settings.trust_domain, now)?;
         let issuer = Issuer::intermediate(minted.chain.clone(), key)?;
-        let upstream_chain = minted.chain;
         let is_root =
             |root: &X509Authority| upstream_authority_id.as_ref().is_some_and(|id| root.has_id(id));
         let root_was_known = known.x509_authorities.iter().any(is_root);
-        let ca = Self {
+        Ok(Self {
             slot,
             issued_at: now,
             issuer,
             public_key,
-            upstream_chain,
+            upstream_chain: minted.chain.clone(),
             upstream_authority_id,
             root_was_known,
-        };
-        Ok((ca, minted.roots))
+        })
     }
 
     /// Takes up an authority that the journal remembers, with the key of its slot.

@@ -122,6 +122,28 @@ async fn one_request_is_paid_for_once() {
 }
 
 #[tokio::test]
+async fn a_certificate_that_was_not_handed_out_is_asked_for_again_and_bought_once() {
+    let world = World::new().await;
+    let upstream = world.build("");
+    let csr = request(&key(), &domain()).await;
+    world.aws.world().forbidden.insert("GetCertificate".to_owned());
+    let error = upstream.mint(&csr, HOUR).await.unwrap_err().to_string();
+    assert!(error.contains("was not issued"), "{error}");
+    world.aws.world().forbidden.clear();
+    upstream.mint(&csr, 2 * HOUR).await.unwrap();
+    assert_eq!(world.aws.count("IssueCertificate"), 1);
+
+    // One that AWS gave up will never come.
+    let csr = request(&key(), &domain()).await;
+    let body = r#"{"__type":"RequestFailedException","message":"The request has failed"}"#;
+    let failed = fake_http::json(StatusCode::BAD_REQUEST, body);
+    world.aws.fail("GetCertificate", 1, Trouble::Answer(failed));
+    upstream.mint(&csr, HOUR).await.unwrap_err();
+    upstream.mint(&csr, HOUR).await.unwrap();
+    assert_eq!(world.aws.count("IssueCertificate"), 3);
+}
+
+#[tokio::test]
 async fn throttling_is_waited_out_and_an_absence_is_told() {
     let (world, folder, clock) = (World::new().await, Folder::new(), now());
     let upstream = world.build("");

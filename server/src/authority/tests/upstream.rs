@@ -8,9 +8,14 @@ use spire_core::bundle::X509Authority;
 use spire_core::svid::x509::verify;
 use spire_core::tasks::Tasks;
 use spire_core::upstream::UpstreamBundle;
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{AssertSqlSafe, ConnectOptions};
 
+use super::super::slots::SlotId;
+use super::super::x509_ca::X509Ca;
 use super::super::{Authority, Kind};
 use super::world::{CA_TTL, FakeUpstream, World, entry, openssl_verifies, request};
+use crate::store::{self, Store};
 
 #[tokio::test]
 async fn its_roots_are_in_the_bundle_and_its_chain_in_the_svid() {
@@ -58,6 +63,52 @@ async fn while_it_is_away_the_authority_in_use_goes_on() {
     server.rotation.look().await;
     assert!(server.authority.rotation_failure().is_none());
     assert!(server.authority.states(Kind::X509).prepared.is_some());
+}
+
+#[tokio::test]
+async fn what_it_signed_is_used_when_it_can_be_stored_and_not_bought_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("datastore.sqlite3");
+    let mut world = World::below_upstream().await;
+    let settings = store::Settings::new("sqlite3", path.to_str().unwrap()).unwrap();
+    world.store = Store::open(&settings).await.unwrap();
+    let mut server = world.start().await.unwrap();
+    let upstream = world.upstream.clone().unwrap();
+    let key = async || {
+        let key = world.keys.key(&X509Ca::key_id(SlotId::B)).await.unwrap();
+        key.map(|key| key.public_key().spki.clone())
+    };
+
+    upstream.away.store(true, Ordering::Relaxed);
+    world.pass(90);
+    server.rotation.look().await;
+    let asked_for = key().await;
+    assert!(asked_for.is_some());
+    upstream.away.store(false, Ordering::Relaxed);
+    // The root is new, so that the bundle is written before the journal.
+    upstream.replace_root(Duration::from_secs(100_000)).await;
+    let options = SqliteConnectOptions::new().filename(&path);
+    let mut other = options.connect().await.unwrap();
+    for obstacle in ["bundles", "ca_journals"] {
+        let obstacle = format!(
+            "CREATE TRIGGER obstacle BEFORE UPDATE ON {obstacle} \
+             BEGIN SELECT RAISE(ABORT, 'no'); END"
+        );
+        sqlx::query(AssertSqlSafe(obstacle)).execute(&mut other).await.unwrap();
+        world.pass(15);
+        server.rotation.look().await;
+        assert!(server.authority.states(Kind::X509).prepared.is_none());
+        assert_eq!(upstream.mints.load(Ordering::Relaxed), 2);
+        sqlx::query("DROP TRIGGER obstacle").execute(&mut other).await.unwrap();
+    }
+    world.pass(15);
+    server.rotation.look().await;
+    let states = server.authority.states(Kind::X509);
+    // Its time begins when others can learn its root.
+    assert_eq!(states.prepared.as_ref().unwrap().issued_at, world.clock.now());
+    assert_eq!(upstream.mints.load(Ordering::Relaxed), 2);
+    assert_eq!(key().await, asked_for);
+    assert_eq!(world.stored().await.x509_authorities.len(), 2);
 }
 
 #[tokio::test]
