@@ -82,7 +82,10 @@ impl Nested {
 
 impl Place {
     /// Starts a server below `above`, with an entry for what runs on its node, and its agent.
-    async fn start(
+    ///
+    /// # Errors
+    /// When one of the two does not start; the error shows its log.
+    pub async fn start(
         name: &'static str,
         above: Option<&Self>,
         below: &str,
@@ -104,7 +107,7 @@ impl Place {
     }
 
     /// The block that hangs a server below this one.
-    fn upstream_authority(&self) -> String {
+    pub fn upstream_authority(&self) -> String {
         let (address, socket) = (self.server.address(), self.agent.socket().display());
         let (ip, port) = (address.ip(), address.port());
         format!(

@@ -9,6 +9,7 @@ use spire_localstack_tests::process::PATIENCE;
 use spire_localstack_tests::server::{entry, member};
 use spire_localstack_tests::user::User;
 use spire_localstack_tests::{Agent, AgentFile, Folder, Server, ServerFile};
+use spire_test_databases::{Database, Engine};
 
 const REGION: &str = "us-west-2";
 const ID: &str = "i-0b22a22eec53b9321";
@@ -36,7 +37,8 @@ impl World {
         Self { aws, signer, imds }
     }
 
-    async fn server(&self, folder: &Folder) -> Server {
+    /// A server, on the database that `data_store` names or on one of its own.
+    async fn server(&self, folder: &Folder, data_store: Option<String>) -> Server {
         let certificates = folder.join("certificates");
         std::fs::create_dir(&certificates).unwrap();
         std::fs::write(certificates.join(format!("{REGION}.pem")), self.signer.pem()).unwrap();
@@ -52,7 +54,7 @@ impl World {
     }}"#
         );
         let server = "agent_ttl = \"24s\"".to_owned();
-        let file = ServerFile { server, plugins, ..ServerFile::default() };
+        let file = ServerFile { server, plugins, data_store, ..ServerFile::default() };
         Server::start(folder, &file).await.unwrap()
     }
 
@@ -76,7 +78,7 @@ pub(crate) fn agent_path(account: &str, instance: &str) -> String {
 #[tokio::test]
 async fn an_instance_joins_by_its_document_and_counts_once() {
     let (folder, world) = (Folder::new().unwrap(), World::new().await);
-    let mut server = world.server(&folder).await;
+    let mut server = world.server(&folder, None).await;
     let mut agent = Agent::start(&folder, &server, "", &world.agent_file()).await.unwrap();
     let id = format!("spiffe://example.org{}", agent_path(HOME_ACCOUNT, ID));
     let shown = server.command(&["agent", "show", "-spiffeID", &id]).await.unwrap();
@@ -136,6 +138,32 @@ async fn an_instance_joins_by_its_document_and_counts_once() {
     assert!(format!("{refused:#}").contains(USED), "{refused:#}");
     agent.process().stop().await.unwrap();
     server.process().stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn x6_of_two_first_uses_at_two_servers_of_one_database_one_wins() {
+    let (world, database) = (World::new().await, Database::new(Engine::Postgres).await.unwrap());
+    let data_store = format!(
+        "database_type = {:?}\nconnection_string = {:?}",
+        database.database_type(),
+        database.connection_string()
+    );
+    let nodes = [Folder::new().unwrap(), Folder::new().unwrap()];
+    let folders = [Folder::new().unwrap(), Folder::new().unwrap()];
+    let mut servers = Vec::new();
+    for folder in &folders {
+        servers.push(world.server(folder, Some(data_store.clone())).await);
+    }
+    let file = world.agent_file();
+    let (one, other) = tokio::join!(
+        Agent::start(&nodes[0], &servers[0], "", &file),
+        Agent::start(&nodes[1], &servers[1], "", &file),
+    );
+    let (winners, losers): (Vec<_>, Vec<_>) = [one, other].into_iter().partition(Result::is_ok);
+    assert_eq!((winners.len(), losers.len()), (1, 1), "{losers:?}");
+    let refused = format!("{:#}", losers[0].as_ref().unwrap_err());
+    assert!(refused.contains(USED), "{refused}");
+    assert!(servers[0].command(&["agent", "count"]).await.unwrap().starts_with("1 "));
 }
 
 async fn serial(server: &Server, id: &str) -> String {

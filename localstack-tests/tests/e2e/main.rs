@@ -23,3 +23,4 @@ mod quick_start;
 mod rotation;
 mod turnover;
 mod upstream_aws;
+mod upstreams;
