@@ -1,6 +1,8 @@
 //! Where services are: the block `endpoints { … }` of a plugin.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
 use rustls_pki_types::CertificateDer;
@@ -8,6 +10,9 @@ use rustls_pki_types::pem::PemObject;
 use url::{Host, Url};
 
 use crate::config::Reader;
+
+/// Largest file of CA certificates in bytes that is read: several times what a system trusts.
+const MAX_BYTES: u64 = 1 << 20;
 
 /// The base URL of a service; the service's own paths are appended to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -116,7 +121,12 @@ impl Endpoints {
 
 fn authorities(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let unable = |why: &dyn std::fmt::Display| format!("unable to load {}: {why}", path.display());
-    let text = std::fs::read(path).map_err(|error| unable(&error))?;
+    let mut text = Vec::new();
+    let file = File::open(path).map_err(|error| unable(&error))?;
+    file.take(MAX_BYTES + 1).read_to_end(&mut text).map_err(|error| unable(&error))?;
+    if text.len() as u64 > MAX_BYTES {
+        return Err(unable(&format!("it has more than {MAX_BYTES} bytes")));
+    }
     let certificates = CertificateDer::pem_slice_iter(&text)
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| unable(&error))?;
@@ -179,6 +189,8 @@ mod tests {
         assert_eq!(mistakes.len(), 2, "{mistakes:?}");
         assert!(mistakes[1].starts_with("unable to load /nowhere: "), "{mistakes:?}");
         assert!(warnings[0].contains("did you mean ec2?"), "{warnings:?}");
+        let (_, mistakes, _) = read("endpoints { ca_bundle_path = \"/dev/zero\" }");
+        assert_eq!(mistakes, ["unable to load /dev/zero: it has more than 1048576 bytes"]);
         let (endpoints, mistakes, _) = read("");
         assert!(mistakes.is_empty() && endpoints.unwrap().get("ec2").is_none());
     }

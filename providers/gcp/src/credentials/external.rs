@@ -139,8 +139,12 @@ impl Source {
                 };
                 let file = tokio::fs::File::open(path).await.map_err(unable)?;
                 let mut text = Zeroizing::new(String::new());
-                let mut file = file.take(MAX_SUBJECT_BYTES);
+                let mut file = file.take(MAX_SUBJECT_BYTES + 1);
                 file.read_to_string(&mut text).await.map_err(unable)?;
+                if text.len() as u64 > MAX_SUBJECT_BYTES {
+                    let why = format!("it has more than {MAX_SUBJECT_BYTES} bytes");
+                    return Err(unable(std::io::Error::other(why)));
+                }
                 text
             }
             (None, Some(url)) => {
