@@ -100,7 +100,7 @@ async fn x14_token_endpoints_in_trouble_are_the_clouds_trouble() {
         files.write("subject", wrong);
         attest().await.is(Unavailable, "wrong subject token");
     }
-    files.write("subject", &format!("{:65537}", tokens.subject_token()));
+    files.write("subject", &" ".repeat(65_537));
     let verdict = attest().await;
     verdict.is(Unavailable, "a subject token without end");
     assert!(verdict.error().contains("more than 65536 bytes"), "{}", verdict.error());
