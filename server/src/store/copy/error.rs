@@ -83,6 +83,17 @@ pub enum CopyError {
         /// What the database said.
         error: StoreError,
     },
+    /// Reading the target failed.
+    #[error("cannot read the {kind} of the target: {error}; the target was left as it was")]
+    ReadTarget {
+        /// What was read.
+        kind: Kind,
+        /// What the database said.
+        error: StoreError,
+    },
+    /// Writing how far the numbers of rows and revisions have come failed.
+    #[error("cannot write the counters to the target: {0}; the target was left as it was")]
+    Counters(StoreError),
     /// What was written is not what was read.
     #[error("the copy differs from the source: {0}; the target was left as it was")]
     Differs(String),

@@ -169,8 +169,7 @@ async fn fill_and_compare(
     told: &mut Told<'_>,
 ) -> Result<(), CopyError> {
     read_all(source, Some(filling), report, told).await?;
-    let head = filling.set_head(source.head()).await;
-    head.map_err(|error| CopyError::Write { kind: Kind::CaJournal, error })?;
+    filling.set_head(source.head()).await.map_err(CopyError::Counters)?;
     match verify::difference(source, filling.reader(), told).await? {
         Some(what) => Err(CopyError::Differs(what)),
         None => Ok(()),

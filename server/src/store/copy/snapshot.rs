@@ -31,9 +31,16 @@ impl Snapshot {
         if tables.is_empty() {
             return Err(CopyError::EmptySource(place.name()));
         }
-        if whose(&tables) == Tables::Foreign {
-            let reason = "it holds tables of another program".to_owned();
-            return Err(CopyError::Source { source_name: place.name(), reason });
+        let refusal = match whose(&tables) {
+            Tables::Foreign => Some("it holds tables of another program"),
+            Tables::Usable if order.data_dir.is_some() => Some(
+                "it holds tables of this server, which keep the journals too; leave out -dataDir",
+            ),
+            Tables::Usable | Tables::Spire => None,
+        };
+        if let Some(reason) = refusal {
+            let (source_name, reason) = (place.name(), reason.to_owned());
+            return Err(CopyError::Source { source_name, reason });
         }
         let moment = place.moment(&tables).await.map_err(unavailable)?;
         let others = moment.others.clone();

@@ -13,7 +13,7 @@ pub(super) async fn difference(
     told: &mut Told<'_>,
 ) -> Result<Option<String>, CopyError> {
     for kind in Kind::ALL {
-        let of_target = |error: StoreError| CopyError::Write { kind, error };
+        let of_target = |error: StoreError| CopyError::ReadTarget { kind, error };
         let total = source.count(kind).await?;
         let (mut done, mut compared) = (0, 0);
         let mut from = Some(Position::Start);

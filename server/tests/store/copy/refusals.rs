@@ -86,6 +86,9 @@ async fn a_source_that_is_none_is_refused(kind: Kind) {
     assert!(matches!(error, CopyError::Open(OpenError::TooNew { found: 1000, .. })), "{error}");
     fresh.database.execute("UPDATE schema_version SET version = 1").await;
     assert!(told(&fresh.settings).await.contains("start the server once"));
+    let with_folder = order(&fresh.settings, &target.settings());
+    let with_folder = Order { data_dir: Some("/somewhere".into()), ..with_folder };
+    assert!(refused(&with_folder).await.contains("leave out -dataDir"));
     let other = Location::new(kind).await;
     other.execute("CREATE TABLE albums (version INTEGER)").await;
     assert!(told(&other.settings()).await.contains("another program"));
