@@ -119,7 +119,7 @@ pub async fn copy(order: &Order, told: &mut Told<'_>) -> Result<Report, CopyErro
             held.close().await;
             compared
         }
-        Content::Nothing { has_tables } => match Filling::begin(&to, has_tables).await {
+        Content::Nothing => match Filling::begin(&to).await {
             Err(error) => Err(error),
             Ok(filling) => fill(&mut *source, filling, order.rehearsal, &mut report, told).await,
         },

@@ -13,7 +13,7 @@ use super::records::Head;
 /// What a target holds.
 pub(super) enum Content {
     /// No tables, or the server's with nothing in them.
-    Nothing { has_tables: bool },
+    Nothing,
     /// Records of the server; the connection reads them.
     Records(Connection),
 }
@@ -25,7 +25,7 @@ pub(super) async fn content(place: &Place) -> Result<Content, CopyError> {
     let unavailable = |error| OpenError::unavailable(place, error);
     let names = place.tables().await.map_err(unavailable)?;
     match whose(&names) {
-        Tables::Usable if names.is_empty() => return Ok(Content::Nothing { has_tables: false }),
+        Tables::Usable if names.is_empty() => return Ok(Content::Nothing),
         Tables::Usable => {}
         Tables::Spire => return holds("tables of SPIRE"),
         Tables::Foreign => return holds("tables of another program"),
@@ -37,7 +37,7 @@ pub(super) async fn content(place: &Place) -> Result<Content, CopyError> {
     }
     if is_empty(&mut connection, &names).await.map_err(unavailable)? {
         connection.close().await;
-        return Ok(Content::Nothing { has_tables: true });
+        return Ok(Content::Nothing);
     }
     if version < LAST_VERSION {
         return holds(&format!("records in tables of version {version}"));
@@ -63,6 +63,8 @@ async fn is_empty(connection: &mut Connection, names: &[String]) -> Result<bool,
 pub(super) struct Filling {
     connection: Connection,
     place: Place,
+    /// Whether there was no file, and whether there were no tables: known once nobody else can
+    /// make them.
     made_file: bool,
     made_tables: bool,
     /// The last number of a row.
@@ -71,24 +73,15 @@ pub(super) struct Filling {
 
 impl Filling {
     /// Makes the tables as far as they are missing. Other copies and servers that start wait.
-    pub(super) async fn begin(place: &Place, has_tables: bool) -> Result<Self, CopyError> {
+    pub(super) async fn begin(place: &Place) -> Result<Self, CopyError> {
         let unavailable = |error| OpenError::unavailable(place, error);
-        let made_file = place.is_missing();
+        let was_missing = place.is_missing();
         place.create().map_err(|error| unavailable(StoreError::Unavailable(error.to_string())))?;
-        let opened = Connection::open(&place.writer()).await;
-        let connection = match opened {
-            Ok(connection) => connection,
-            Err(error) => {
-                if made_file {
-                    let _ = place.remove();
-                }
-                return Err(unavailable(error).into());
-            }
-        };
-        let made_tables = !has_tables;
+        let connection = Connection::open(&place.writer()).await.map_err(unavailable)?;
+        let place = place.clone();
         let mut filling =
-            Self { connection, place: place.clone(), made_file, made_tables, number: 0 };
-        match filling.prepare().await {
+            Self { connection, place, made_file: false, made_tables: false, number: 0 };
+        match filling.prepare(was_missing).await {
             Ok(()) => Ok(filling),
             Err(error) => {
                 filling.undo().await;
@@ -97,20 +90,22 @@ impl Filling {
         }
     }
 
-    async fn prepare(&mut self) -> Result<(), CopyError> {
+    async fn prepare(&mut self, was_missing: bool) -> Result<(), CopyError> {
         let place = self.place.clone();
         let unavailable = |error| OpenError::unavailable(&place, error);
-        migrations::lock(&mut self.connection, unavailable).await?;
-        migrations::steps(&mut self.connection, false, unavailable).await?;
+        let connection = &mut self.connection;
+        migrations::lock(connection, unavailable).await?;
+        self.made_tables = place.table_names(connection).await.map_err(unavailable)?.is_empty();
+        self.made_file = was_missing && self.made_tables;
+        migrations::steps(connection, false, unavailable).await?;
         let begin = place.begin_filling();
-        let head = self.connection.run_script(begin.into()).await.map_err(unavailable)?;
+        let head = connection.run_script(begin.into()).await.map_err(unavailable)?;
         if head.is_empty() {
             return Err(unavailable(StoreError::Corrupt("change_head is empty".into())).into());
         }
         // Somebody may have been faster since the first look.
         let names = Kind::ALL.map(|kind| tables::table(kind).to_owned());
-        if !is_empty(&mut self.connection, &names).await.map_err(unavailable)? {
-            self.made_tables = false;
+        if !is_empty(connection, &names).await.map_err(unavailable)? {
             let what = "another program has just written to it".to_owned();
             return Err(CopyError::TargetHolds { name: place.name(), what });
         }

@@ -32,6 +32,15 @@ impl Place {
         }
     }
 
+    /// The names of the tables that `connection` sees.
+    pub(in crate::store) async fn table_names(
+        &self,
+        connection: &mut Connection,
+    ) -> Result<Vec<String>, StoreError> {
+        let rows = connection.fetch(Statement::new(connection.dialect().tables)).await?;
+        rows.iter().map(|row| row.text(0).map(str::to_owned)).collect()
+    }
+
     /// Keeps all of it, and lets servers in that want to migrate.
     pub(in crate::store) async fn keep_filled(
         &self,
@@ -53,9 +62,7 @@ impl Place {
     ) -> Result<(), StoreError> {
         connection.run_script("ROLLBACK".into()).await?;
         if let Self::MySql(_) = self {
-            let rows = connection.fetch(Statement::new(connection.dialect().tables)).await?;
-            let names: Result<Vec<&str>, _> = rows.iter().map(|row| row.text(0)).collect();
-            let names = names?.join(", ");
+            let names = self.table_names(connection).await?.join(", ");
             if made_tables && !names.is_empty() {
                 let drop = format!("SET FOREIGN_KEY_CHECKS = 0; DROP TABLE IF EXISTS {names}");
                 connection.run_script(drop.into()).await?;
@@ -67,7 +74,10 @@ impl Place {
 
     /// Whether it is a file that is not there yet.
     pub(in crate::store) fn is_missing(&self) -> bool {
-        matches!(self, Self::Sqlite(location) if location.path.as_ref().is_some_and(|path| !path.exists()))
+        match self {
+            Self::Sqlite(location) => location.path.as_ref().is_some_and(|path| !path.exists()),
+            Self::Postgres(_) | Self::MySql(_) => false,
+        }
     }
 
     /// Removes the file that [`Place::create`] made, and those beside it.

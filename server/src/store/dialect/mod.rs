@@ -22,7 +22,6 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::database::Connection;
-use super::sql::Statement;
 use super::{DatabaseKind, Revision, Settings, StoreError};
 
 pub(super) use moment::Hold;
@@ -246,9 +245,9 @@ impl Place {
         }
         let onlooker = self.onlooker();
         let mut connection = Connection::open(&onlooker).await?;
-        let rows = connection.fetch(Statement::new(onlooker.dialect().tables)).await?;
+        let names = self.table_names(&mut connection).await?;
         connection.close().await;
-        rows.iter().map(|row| row.text(0).map(str::to_owned)).collect()
+        Ok(names)
     }
 
     /// Pokes `changed` with what other servers commit, as far as the database tells, until `stop`
