@@ -10,6 +10,7 @@
 mod engine;
 pub mod packages;
 mod server;
+pub mod spire;
 mod supervised;
 
 use std::io::Write;
