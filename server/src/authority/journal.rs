@@ -3,6 +3,8 @@
 
 use jiff::Timestamp;
 use prost::Message;
+use x509_cert::Certificate;
+use x509_cert::der::{Decode, Encode};
 
 use super::slots::SlotId;
 
@@ -11,11 +13,11 @@ const MAX_ENTRIES: usize = 10;
 
 /// Every authority that this server remembers.
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct Journal {
+pub(crate) struct Journal {
     #[prost(message, repeated, tag = "1")]
-    pub(super) x509_cas: Vec<X509CaEntry>,
+    pub(crate) x509_cas: Vec<X509CaEntry>,
     #[prost(message, repeated, tag = "2")]
-    pub(super) jwt_keys: Vec<JwtKeyEntry>,
+    pub(crate) jwt_keys: Vec<JwtKeyEntry>,
     /// Keys for WIT-SVIDs, which another server wrote: carried along unread.
     #[prost(bytes = "vec", repeated, tag = "3")]
     wit_keys: Vec<Vec<u8>>,
@@ -23,54 +25,62 @@ pub(super) struct Journal {
 
 /// An X.509 authority.
 #[derive(Clone, PartialEq, Eq, Message)]
-pub(super) struct X509CaEntry {
+pub(crate) struct X509CaEntry {
     #[prost(string, tag = "1")]
-    pub(super) slot_id: String,
+    pub(crate) slot_id: String,
     /// Unix time in seconds.
     #[prost(int64, tag = "2")]
-    pub(super) issued_at: i64,
+    pub(crate) issued_at: i64,
     #[prost(bytes = "vec", tag = "3")]
-    pub(super) certificate: Vec<u8>,
+    pub(crate) certificate: Vec<u8>,
     /// Empty where it is self-signed; else its own certificate and what leads to the roots.
     #[prost(bytes = "vec", repeated, tag = "4")]
-    pub(super) upstream_chain: Vec<Vec<u8>>,
+    pub(crate) upstream_chain: Vec<Vec<u8>>,
     #[prost(enumeration = "Status", tag = "5")]
-    pub(super) status: i32,
+    pub(crate) status: i32,
     #[prost(string, tag = "6")]
-    pub(super) authority_id: String,
+    pub(crate) authority_id: String,
     /// Unix time in seconds.
     #[prost(int64, tag = "7")]
-    pub(super) not_after: i64,
+    pub(crate) not_after: i64,
     #[prost(string, tag = "8")]
-    pub(super) upstream_authority_id: String,
+    pub(crate) upstream_authority_id: String,
+}
+
+impl X509CaEntry {
+    /// SubjectPublicKeyInfo DER; `None` where the certificate cannot be read.
+    pub(crate) fn public_key(&self) -> Option<Vec<u8>> {
+        let certificate = Certificate::from_der(&self.certificate).ok()?;
+        certificate.tbs_certificate().subject_public_key_info().to_der().ok()
+    }
 }
 
 /// A key for JWT-SVIDs.
 #[derive(Clone, PartialEq, Eq, Message)]
-pub(super) struct JwtKeyEntry {
+pub(crate) struct JwtKeyEntry {
     #[prost(string, tag = "1")]
-    pub(super) slot_id: String,
+    pub(crate) slot_id: String,
     /// Unix time in seconds.
     #[prost(int64, tag = "2")]
-    pub(super) issued_at: i64,
+    pub(crate) issued_at: i64,
     /// Unix time in seconds.
     #[prost(int64, tag = "3")]
-    pub(super) not_after: i64,
+    pub(crate) not_after: i64,
     #[prost(string, tag = "4")]
-    pub(super) kid: String,
+    pub(crate) kid: String,
     /// PKIX DER.
     #[prost(bytes = "vec", tag = "5")]
-    pub(super) public_key: Vec<u8>,
+    pub(crate) public_key: Vec<u8>,
     #[prost(enumeration = "Status", tag = "6")]
-    pub(super) status: i32,
+    pub(crate) status: i32,
     #[prost(string, tag = "7")]
-    pub(super) authority_id: String,
+    pub(crate) authority_id: String,
 }
 
 /// What an authority does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, prost::Enumeration)]
 #[repr(i32)]
-pub(super) enum Status {
+pub(crate) enum Status {
     Unknown = 0,
     Prepared = 2,
     Active = 3,
@@ -133,7 +143,7 @@ pub(super) fn newest_per_slot<T: JournalEntry>(entries: &[T]) -> impl Iterator<I
 
 impl Journal {
     /// When the last of its authorities ends; nothing can be taken up from it afterwards.
-    pub(super) fn ends_at(&self) -> Option<Timestamp> {
+    pub(crate) fn ends_at(&self) -> Option<Timestamp> {
         let x509 = self.x509_cas.iter().map(|entry| entry.not_after);
         let jwt = self.jwt_keys.iter().map(|entry| entry.not_after);
         x509.chain(jwt).max().and_then(|second| Timestamp::from_second(second).ok())

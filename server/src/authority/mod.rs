@@ -8,7 +8,7 @@ mod application;
 mod bundle;
 mod follow;
 mod issue;
-mod journal;
+pub(crate) mod journal;
 mod jwt_key;
 mod orders;
 mod restore;

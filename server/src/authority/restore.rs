@@ -14,7 +14,7 @@ use super::jwt_key::JwtKey;
 use super::slots::{SlotId, Slots, Slotted};
 use super::x509_ca::X509Ca;
 use super::{Settings, StartError};
-use crate::store::{CaJournalId, Store};
+use crate::store::{CaJournal, CaJournalId, Store, StoreError};
 
 /// What a server starts with.
 pub(super) struct Restored {
@@ -36,10 +36,11 @@ pub(super) async fn restore(
     bundle: &Bundle,
     now: Timestamp,
 ) -> Result<Restored, StartError> {
-    let mut ids = Vec::new();
+    let (mut ids, mut public_keys) = (Vec::new(), Vec::new());
     for slot in SlotId::BOTH {
         if let Some(key) = keys.key(&X509Ca::key_id(slot)).await? {
             ids.extend(authority_id(&key.public_key().spki).ok());
+            public_keys.push(key.public_key().spki.clone());
         }
     }
     let nothing = Restored {
@@ -51,7 +52,11 @@ pub(super) async fn restore(
     if ids.is_empty() {
         return Ok(nothing);
     }
-    let Some(stored) = store.find_ca_journal(&ids).await? else { return Ok(nothing) };
+    let stored = match store.find_ca_journal(&ids).await? {
+        None => by_certificates(store, &public_keys).await?,
+        found => found,
+    };
+    let Some(stored) = stored else { return Ok(nothing) };
     let journal = match Journal::decode(stored.data) {
         Ok(journal) => journal,
         Err(error) => {
@@ -83,6 +88,22 @@ pub(super) async fn restore(
     }
     let journal_id = stored.id;
     Ok(Restored { x509: lay_out(cas), jwt: lay_out(jwt_keys), journal, journal_id })
+}
+
+/// The newest journal with an authority whose key is held here. Its id need not follow from a key:
+/// an upstream authority may give its own to what it signs.
+async fn by_certificates(
+    store: &Store,
+    public_keys: &[Bytes],
+) -> Result<Option<CaJournal>, StoreError> {
+    let is_held = |entry: &X509CaEntry| {
+        entry.public_key().is_some_and(|key| public_keys.iter().any(|held| *held == key))
+    };
+    let is_own = |stored: &CaJournal| {
+        let journal = Journal::decode(stored.data.clone());
+        journal.is_ok_and(|journal| newest_per_slot(&journal.x509_cas).any(is_held))
+    };
+    Ok(store.ca_journals().await?.into_iter().rev().find(is_own))
 }
 
 async fn held(

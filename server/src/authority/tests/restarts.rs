@@ -129,3 +129,16 @@ async fn the_ca_of_another_trust_domain_stops_the_start() {
     let text = error.to_string();
     assert!(text.contains("example.org") && text.contains("other.org"), "{text}");
 }
+
+#[tokio::test]
+async fn a_journal_is_found_by_the_keys_in_it_where_its_id_is_another() {
+    let world = World::new().await;
+    let first = ids(&world.start().await.unwrap()).await;
+    let stored = world.store.ca_journals().await.unwrap().pop().unwrap();
+    for id in ["", "00ff"] {
+        let renamed = CaJournal { active_x509_authority_id: id.to_owned(), ..stored.clone() };
+        world.store.set_ca_journal(renamed).await.unwrap();
+        assert_eq!(ids(&world.start().await.unwrap()).await, first, "{id:?}");
+    }
+    assert_eq!(world.store.ca_journals().await.unwrap().len(), 1);
+}
