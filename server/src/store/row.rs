@@ -1,10 +1,10 @@
 //! Rows as they are read.
 
 use jiff::Timestamp;
-use sqlx::Row as _;
 use sqlx::mysql::MySqlRow;
 use sqlx::postgres::PgRow;
 use sqlx::sqlite::SqliteRow;
+use sqlx::{Row as _, ValueRef as _};
 
 use super::StoreError;
 
@@ -84,6 +84,18 @@ impl Row {
             Self::MySql(row) => row.try_get(index),
         };
         value.map_err(|error| corrupt(index, &error.to_string()))
+    }
+
+    pub(super) fn optional_text(&self, index: usize) -> Result<Option<&str>, StoreError> {
+        let is_null = match self {
+            Self::Sqlite(row) => row.try_get_raw(index).map(|value| value.is_null()),
+            Self::Postgres(row) => row.try_get_raw(index).map(|value| value.is_null()),
+            Self::MySql(row) => row.try_get_raw(index).map(|value| value.is_null()),
+        };
+        match is_null.map_err(|error| corrupt(index, &error.to_string()))? {
+            true => Ok(None),
+            false => self.text(index).map(Some),
+        }
     }
 }
 

@@ -11,6 +11,7 @@ mod own;
 mod records;
 mod report;
 mod snapshot;
+mod spire;
 mod tables;
 mod target;
 mod verify;
@@ -27,6 +28,7 @@ use own::Own;
 use records::{Position, Records, Source};
 use report::no_counts;
 use snapshot::Snapshot;
+use spire::Spire;
 use target::{Content, Filling};
 
 pub use error::CopyError;
@@ -95,10 +97,7 @@ pub async fn copy(order: &Order, told: &mut Told<'_>) -> Result<Report, CopyErro
     let (snapshot, in_use) = Snapshot::take(order).await?;
     let mut source: Box<dyn Source> = match whose(&snapshot.tables) {
         Tables::Spire => {
-            let source_name = snapshot.place.name();
-            snapshot.close().await;
-            let reason = "it holds tables of SPIRE".to_owned();
-            return Err(CopyError::Source { source_name, reason });
+            Box::new(Spire::open(snapshot, order.data_dir.as_deref(), order.now).await?)
         }
         _ => Box::new(Own::open(snapshot).await?),
     };

@@ -244,6 +244,8 @@ pub(in crate::store) enum Position {
     Start,
     /// After the row with this number.
     Number(i64),
+    /// After the row with this number in another table, whose rows belong to the kind's.
+    Stray(i64),
     /// After the token with this hash.
     Token([u8; 32]),
 }

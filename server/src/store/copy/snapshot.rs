@@ -11,7 +11,6 @@ use crate::store::migrations::{Tables, whose};
 pub(in crate::store) struct Snapshot {
     /// Reads, within the transaction. It is ended by [`Snapshot::close`], not by a statement.
     pub(in crate::store) connection: Connection,
-    #[expect(dead_code, reason = "only tables that are not the server's need it")]
     /// The settings that lead there; the connection string may say how times are meant.
     pub(in crate::store) settings: Settings,
     /// Where it is.

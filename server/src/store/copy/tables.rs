@@ -45,7 +45,7 @@ pub(super) async fn read(
     }
     let after = match from {
         Position::Number(number) => number,
-        Position::Start | Position::Token(_) => 0,
+        _ => 0,
     };
     let mut records = select(connection, kind, after, i64::MAX, limit).await?;
     let next = records.truncate(limit as usize).then(|| records.last_number());
@@ -134,7 +134,7 @@ async fn read_tokens(
 ) -> Result<(Records, Option<Position>), StoreError> {
     let after = match from {
         Position::Token(hash) => hash.to_vec(),
-        Position::Start | Position::Number(_) => Vec::new(),
+        _ => Vec::new(),
     };
     let text = format!("SELECT {TOKENS} FROM join_tokens WHERE token > ? ORDER BY token LIMIT ?");
     let select = Statement::built(text, vec![after.into(), limit.into()]);

@@ -284,7 +284,7 @@ impl Opening {
 }
 
 /// Replaces `%xx`.
-fn unescape(text: &str) -> Result<String, String> {
+pub(in crate::store) fn unescape(text: &str) -> Result<String, String> {
     let mut pieces = text.split('%');
     let mut bytes = pieces.next().unwrap_or_default().as_bytes().to_vec();
     for piece in pieces {
