@@ -5,6 +5,7 @@ mod bundles;
 mod copy;
 mod entries;
 mod journals_and_changes;
+mod moving_in;
 mod nodes;
 mod opening;
 mod outages;
