@@ -16,6 +16,7 @@ mod kill;
 mod localstack;
 mod mistakes;
 mod moving;
+mod moving_in;
 mod mutual_tls;
 mod nested;
 mod offline;
