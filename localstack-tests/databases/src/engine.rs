@@ -98,6 +98,7 @@ impl Engine {
         folder: &Path,
         address: SocketAddr,
         tls: &TlsFiles,
+        connections: u32,
     ) -> anyhow::Result<Command> {
         let data = folder.join("data");
         let (ip, port) = (address.ip(), address.port());
@@ -109,7 +110,7 @@ impl Engine {
                     format!("listen_addresses={ip}"),
                     format!("port={port}"),
                     "unix_socket_directories=".to_owned(),
-                    "max_connections=300".to_owned(),
+                    format!("max_connections={connections}"),
                     "fsync=off".to_owned(),
                     "full_page_writes=off".to_owned(),
                     "ssl=on".to_owned(),
@@ -135,7 +136,7 @@ impl Engine {
                     &format!("--port={port}"),
                     &format!("--user={}", mariadb_user()),
                     "--skip-name-resolve",
-                    "--max-connections=300",
+                    &format!("--max-connections={connections}"),
                     "--innodb-flush-log-at-trx-commit=2",
                     "--innodb-doublewrite=OFF",
                     "--skip-log-bin",

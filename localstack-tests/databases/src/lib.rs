@@ -7,8 +7,10 @@
 //!
 //! The crate uses none of the project's others, so that the tests of any of them may use it.
 
+mod disk;
 mod engine;
 pub mod packages;
+mod proxy;
 mod server;
 pub mod spire;
 mod supervised;
@@ -23,7 +25,8 @@ use tokio::sync::OnceCell;
 use uuid::Uuid;
 
 pub use engine::Engine;
-pub use server::{Server, TlsFiles};
+pub use proxy::{Cut, Proxy};
+pub use server::{Held, Limits, Server, TlsFiles};
 
 /// Names a PostgreSQL whose user may create databases: `postgres://user:password@host:port/name`.
 pub const POSTGRES: &str = "SPIRE_TEST_POSTGRES";
@@ -79,6 +82,15 @@ impl Database {
         &self.server
     }
 
+    /// As [`connection_string`](Self::connection_string), by way of `proxy`.
+    ///
+    /// # Errors
+    /// Where the server is not private, so that its address is not known.
+    pub fn through(&self, proxy: &Proxy) -> anyhow::Result<String> {
+        let (from, to) = (self.server.address()?.to_string(), proxy.address().to_string());
+        Ok(self.connection_string().replace(&from, &to))
+    }
+
     /// Its name on the server.
     pub fn name(&self) -> &str {
         &self.name
@@ -90,6 +102,16 @@ impl Database {
     /// What the database says.
     pub async fn execute(&self, statements: &str) -> anyhow::Result<()> {
         self.server.execute(&self.name, statements).await
+    }
+
+    /// Runs statements on a connection that stays open.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn hold(&self, statements: &str) -> anyhow::Result<Held> {
+        let mut held = Held::open(self.server.engine(), &self.server.url(&self.name)).await?;
+        held.execute(statements).await?;
+        Ok(held)
     }
 
     /// The number that a query yields.

@@ -13,6 +13,7 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, 
 use sqlx::{AssertSqlSafe, Connection, MySqlConnection, PgConnection};
 use url::Url;
 
+use crate::disk;
 use crate::engine::Engine;
 use crate::say;
 use crate::supervised::Supervised;
@@ -38,6 +39,22 @@ pub struct TlsFiles {
     pub client_key: PathBuf,
 }
 
+/// What a private server has.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Most connections at a time.
+    pub connections: u32,
+    /// The size of a disk of its own in mebibytes, which is gone when the server is stopped or
+    /// killed. Only root may have one.
+    pub disk: Option<u32>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { connections: 300, disk: None }
+    }
+}
+
 /// A database server.
 #[derive(Debug)]
 pub struct Server {
@@ -52,6 +69,7 @@ struct Private {
     folder: PathBuf,
     address: SocketAddr,
     tls: TlsFiles,
+    limits: Limits,
     process: Mutex<Option<Supervised>>,
 }
 
@@ -71,12 +89,23 @@ impl Server {
     /// # Errors
     /// When the programs are missing and cannot be installed, or fail.
     pub async fn start(engine: Engine) -> anyhow::Result<Self> {
+        Self::start_with(engine, Limits::default()).await
+    }
+
+    /// As [`start`](Self::start), with less of what a server can run out of.
+    ///
+    /// # Errors
+    /// See above.
+    pub async fn start_with(engine: Engine, limits: Limits) -> anyhow::Result<Self> {
         let begun = Instant::now();
         let folder = tempfile::Builder::new().prefix("spire-database-").tempdir()?.keep();
         fs::set_permissions(&folder, Permissions::from_mode(0o755))?;
         let address = own_address();
         let tls = make_certificates(&folder, address.ip())?;
         engine.initialize(&folder)?;
+        if limits.disk.is_some() {
+            fs::create_dir(folder.join("disk"))?;
+        }
         let url = format!("{}://{}:{PASSWORD}@{address}", engine.database_type(), engine.user());
         let mut url = Url::parse(&url)?;
         if engine == Engine::Postgres {
@@ -84,7 +113,7 @@ impl Server {
         } else {
             url.set_query(Some("ssl-mode=DISABLED"));
         }
-        let private = Private { folder, address, tls, process: Mutex::new(None) };
+        let private = Private { folder, address, tls, limits, process: Mutex::new(None) };
         let server = Self { engine, url, private: Some(private) };
         server.start_again().await?;
         say(&format!(
@@ -139,6 +168,27 @@ impl Server {
         self.end(if self.engine == Engine::Postgres { "QUIT" } else { "KILL" })
     }
 
+    /// Takes all that is free on the server's own disk, until [`free_disk`](Self::free_disk).
+    ///
+    /// # Errors
+    /// Where it has none.
+    pub fn fill_disk(&self) -> anyhow::Result<()> {
+        disk::fill(self.id()?, &self.private()?.folder)
+    }
+
+    /// Gives back what [`fill_disk`](Self::fill_disk) took.
+    ///
+    /// # Errors
+    /// Where nothing was taken.
+    pub fn free_disk(&self) -> anyhow::Result<()> {
+        disk::free(self.id()?, &self.private()?.folder)
+    }
+
+    fn id(&self) -> anyhow::Result<u32> {
+        let process = self.private()?.process.lock().expect("nobody panics with it");
+        process.as_ref().context("the server does not run")?.id()
+    }
+
     fn end(&self, signal: &str) -> anyhow::Result<()> {
         let mut process = self.private()?.process.lock().expect("nobody panics with it");
         process.take().context("the server does not run")?.end(signal)
@@ -149,8 +199,11 @@ impl Server {
     /// # Errors
     /// When it does not start; the error shows its log.
     pub async fn start_again(&self) -> anyhow::Result<()> {
-        let Private { folder, address, tls, process } = self.private()?;
-        let command = self.engine.serve(folder, *address, tls)?;
+        let Private { folder, address, tls, limits, process } = self.private()?;
+        let mut command = self.engine.serve(folder, *address, tls, limits.connections)?;
+        if let Some(mebibytes) = limits.disk {
+            command = disk::own(&command, folder, mebibytes);
+        }
         *process.lock().expect("nobody panics with it") =
             Some(Supervised::start(&command, folder)?);
         let deadline = Instant::now() + PATIENCE;
@@ -195,21 +248,9 @@ impl Server {
     }
 
     pub(crate) async fn execute(&self, database: &str, statements: &str) -> anyhow::Result<()> {
-        let url = self.url(database);
-        let statements = sqlx::raw_sql(AssertSqlSafe(statements.to_owned()));
-        match self.engine {
-            Engine::Postgres => {
-                let mut connection = PgConnection::connect(url.as_str()).await?;
-                statements.execute(&mut connection).await?;
-                connection.close().await?;
-            }
-            Engine::MariaDb => {
-                let mut connection = MySqlConnection::connect(url.as_str()).await?;
-                statements.execute(&mut connection).await?;
-                connection.close().await?;
-            }
-        }
-        Ok(())
+        let mut held = Held::open(self.engine, &self.url(database)).await?;
+        held.execute(statements).await?;
+        held.close().await
     }
 
     fn private(&self) -> anyhow::Result<&Private> {
@@ -217,6 +258,50 @@ impl Server {
         self.private
             .as_ref()
             .with_context(|| format!("this needs a server that no {variable} names"))
+    }
+}
+
+/// An administrator's connection that stays open.
+#[derive(Debug)]
+pub struct Held(Link);
+
+#[derive(Debug)]
+enum Link {
+    Postgres(PgConnection),
+    MySql(MySqlConnection),
+}
+
+impl Held {
+    pub(crate) async fn open(engine: Engine, url: &Url) -> anyhow::Result<Self> {
+        Ok(Self(match engine {
+            Engine::Postgres => Link::Postgres(PgConnection::connect(url.as_str()).await?),
+            Engine::MariaDb => Link::MySql(MySqlConnection::connect(url.as_str()).await?),
+        }))
+    }
+
+    /// Runs statements.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn execute(&mut self, statements: &str) -> anyhow::Result<()> {
+        let statements = sqlx::raw_sql(AssertSqlSafe(statements.to_owned()));
+        match &mut self.0 {
+            Link::Postgres(connection) => statements.execute(connection).await.map(drop)?,
+            Link::MySql(connection) => statements.execute(connection).await.map(drop)?,
+        }
+        Ok(())
+    }
+
+    /// Ends it, and with it its transaction and its locks.
+    ///
+    /// # Errors
+    /// Where it is lost already.
+    pub async fn close(self) -> anyhow::Result<()> {
+        match self.0 {
+            Link::Postgres(connection) => connection.close().await?,
+            Link::MySql(connection) => connection.close().await?,
+        }
+        Ok(())
     }
 }
 

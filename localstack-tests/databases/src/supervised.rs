@@ -33,6 +33,14 @@ impl Supervised {
         Ok(Self(supervisor.spawn().context("cannot start /bin/sh")?))
     }
 
+    /// The process id of the program.
+    pub(crate) fn id(&self) -> anyhow::Result<u32> {
+        let shell = self.0.id();
+        let children = std::fs::read_to_string(format!("/proc/{shell}/task/{shell}/children"))?;
+        let first = children.split_whitespace().next().context("the program has ended")?;
+        Ok(first.parse()?)
+    }
+
     /// Sends a signal to the program and waits until it has ended.
     pub(crate) fn end(mut self, signal: &str) -> anyhow::Result<()> {
         if let Some(mut orders) = self.0.stdin.take() {

@@ -1,5 +1,5 @@
-//! Three real servers on one real database, all of which are killed, stopped and started again while
-//! agents ask and operators write.
+//! Three real servers on one real database, all of which are killed, stopped and started again, and
+//! the connections between which are cut, slow or dead, while agents ask and operators write.
 //!
 //! ```text
 //! cargo build --release --bin spire-server --bin spire-agent --bin reliability
@@ -28,7 +28,7 @@ struct Flags {
     /// Agents.
     #[arg(long, default_value_t = 200)]
     agents: usize,
-    /// How long the database is away each time, in seconds.
+    /// How long the database is away, and connections to it slow or dead, each time, in seconds.
     #[arg(long, default_value_t = 20)]
     outage: u64,
 }

@@ -1,8 +1,9 @@
 //! Several servers on one database, all of which go away and come back while they are used.
 //!
 //! Writers change entries, agents ask what they may serve now here and now there, join tokens are
-//! raced for; meanwhile servers are killed and the database is stopped and killed. At the end the
-//! database must hold what was acknowledged, and every agent be told exactly that by every server.
+//! raced for; meanwhile servers are killed, the database is stopped and killed, and the connections
+//! between them are cut, slow, or dead without anybody being told. At the end the database must hold
+//! what was acknowledged, and every agent be told exactly that by every server.
 
 mod agents;
 mod trouble;
@@ -17,13 +18,14 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use futures::future::{join_all, try_join_all};
-use spire_test_databases::{Database, Engine, Server as DatabaseServer};
+use spire_test_databases::{Database, Engine, Proxy, Server as DatabaseServer};
 use tokio_util::sync::CancellationToken;
 
 use crate::load::Table;
 use crate::{Folder, Server, ServerFile};
 
 use agents::Agents;
+use trouble::Trouble;
 use writers::Writer;
 
 /// How many servers there are.
@@ -41,7 +43,7 @@ pub struct Plan {
     pub agents: usize,
     /// How long there is trouble.
     pub duration: Duration,
-    /// How long the database is away each time.
+    /// How long the database is away, and connections to it are slow or dead, each time.
     pub outage: Duration,
 }
 
@@ -64,6 +66,9 @@ struct Counts {
     admitted: AtomicU64,
     servers_killed: AtomicU64,
     databases_ended: AtomicU64,
+    connections_cut: AtomicU64,
+    connections_slow: AtomicU64,
+    connections_dead: AtomicU64,
     /// Whether each server is expected to answer, and whether the database is.
     runs: [AtomicBool; SERVERS],
     database_runs: AtomicBool,
@@ -81,7 +86,8 @@ pub async fn run(plan: &Plan) -> Result<Table> {
     let database = Arc::new(DatabaseServer::start(plan.engine).await?);
     let tables = Database::on(&database).await?;
     let folder = Folder::new()?;
-    let mut servers = start(&folder, &tables).await?;
+    let proxies = proxies(&database).await?;
+    let mut servers = start(&folder, &tables, &proxies).await?;
     let places: Vec<Place> = servers.iter().map(place).collect();
     let counts = Arc::new(Counts::default());
     counts
@@ -101,7 +107,9 @@ pub async fn run(plan: &Plan) -> Result<Table> {
         .map(|number| tokio::spawn(agents.clone().ask(number, counts.clone(), stop.clone())))
         .collect();
     let racing = tokio::spawn(agents::race(places.clone(), counts.clone(), stop.clone()));
-    trouble::make(plan, &mut servers, &database, &counts).await?;
+    let mut trouble =
+        Trouble { plan, servers: &mut servers, database: &database, proxies: &proxies };
+    trouble.make(&counts).await?;
     stop.cancel();
     let writers = try_join_all(writers).await?;
     for ended in join_all(asking).await {
@@ -126,17 +134,22 @@ pub async fn run(plan: &Plan) -> Result<Table> {
     Ok(table(plan, &counts, known))
 }
 
-async fn start(folder: &Folder, database: &Database) -> Result<Vec<Server>> {
-    let settings = format!(
-        "database_type = \"{}\"\nconnection_string = \"{}\"",
-        database.database_type(),
-        database.connection_string()
-    );
+/// What lies between each server and the database.
+async fn proxies(database: &DatabaseServer) -> Result<Vec<Proxy>> {
+    let address = database.address()?;
+    Ok(try_join_all((0..SERVERS).map(|_| Proxy::to(address))).await?)
+}
+
+async fn start(folder: &Folder, database: &Database, proxies: &[Proxy]) -> Result<Vec<Server>> {
     let mut servers = Vec::new();
-    for number in 0..SERVERS {
+    for (number, proxy) in proxies.iter().enumerate() {
         let file = ServerFile {
             server: "ratelimit { attestation = false signing = false }".to_owned(),
-            data_store: Some(settings.clone()),
+            data_store: Some(format!(
+                "database_type = \"{}\"\nconnection_string = \"{}\"",
+                database.database_type(),
+                database.through(proxy)?
+            )),
             ..ServerFile::default()
         };
         let own = folder.join(number.to_string());
@@ -157,6 +170,9 @@ fn table(plan: &Plan, counts: &Counts, entries: usize) -> Table {
     table.add("seconds of trouble", plan.duration.as_secs().to_string());
     table.add("servers killed and started again", figure(&counts.servers_killed));
     table.add("times the database was stopped or killed", figure(&counts.databases_ended));
+    table.add("times all connections to it were cut", figure(&counts.connections_cut));
+    table.add("times they were slow", figure(&counts.connections_slow));
+    table.add("times those of one server were dead", figure(&counts.connections_dead));
     table.add("writes that were acknowledged", figure(&counts.acknowledged));
     table.add("writes that were refused", figure(&counts.refused));
     table.add("entries that were made; none lost, none too many", entries.to_string());

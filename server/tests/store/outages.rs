@@ -1,14 +1,10 @@
 //! Database servers that go away, and what the store does about it.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use spire_server::store::{EntryFilter, Settings, Store, StoreError};
-use spire_test_databases::{Database, Engine, Server};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use spire_test_databases::{Cut, Database, Engine, Proxy, Server};
 
 use crate::{entry, private};
 
@@ -56,78 +52,21 @@ async fn a_server_that_stops_refuses_writes_and_costs_none_once_it_is_back() {
     }
 }
 
-/// When the connection is cut that a commit goes through.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Cut {
-    Never,
-    /// The database does not get to know of it.
-    BeforeCommit,
-    /// Nobody gets to know that it took place.
-    AfterCommit,
-}
-
-/// Passes connections on to `to`; `cut` tells which to cut, once.
-async fn proxy(to: SocketAddr) -> (SocketAddr, watch::Sender<Cut>) {
-    let (sender, cut) = watch::channel(Cut::Never);
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let sent = sender.clone();
-    tokio::spawn(async move {
-        while let Ok((client, _)) = listener.accept().await {
-            tokio::spawn(pass(client, to, cut.clone(), sent.clone()));
-        }
-    });
-    (address, sender)
-}
-
-async fn pass(
-    client: TcpStream,
-    to: SocketAddr,
-    cut: watch::Receiver<Cut>,
-    sent: watch::Sender<Cut>,
-) {
-    let Ok(server) = TcpStream::connect(to).await else { return };
-    let (mut from_client, mut to_client) = client.into_split();
-    let (mut from_server, mut to_server) = server.into_split();
-    let answers = tokio::spawn(async move {
-        let _ = tokio::io::copy(&mut from_server, &mut to_client).await;
-    });
-    let mut bytes = vec![0; 1 << 16];
-    while let Ok(length @ 1..) = from_client.read(&mut bytes).await {
-        let cut = *cut.borrow();
-        let commits = bytes[..length].windows(6).any(|window| window == b"COMMIT");
-        if commits && cut != Cut::Never {
-            answers.abort();
-            sent.send_replace(Cut::Never);
-            if cut == Cut::AfterCommit {
-                let _ = to_server.write_all(&bytes[..length]).await;
-                // The database does what it was told before it sees that nobody is there.
-                let _ = to_server.shutdown().await;
-            }
-            return;
-        }
-        if to_server.write_all(&bytes[..length]).await.is_err() {
-            return;
-        }
-    }
-}
-
 #[tokio::test]
 async fn a_commit_whose_answer_is_lost_is_done_once() {
     for engine in ENGINES {
         let database = private(engine).await;
-        let address = database.server().address().unwrap();
-        let (through, cut) = proxy(address).await;
-        let text = database.connection_string().replace(&address.to_string(), &through.to_string());
+        let proxy = Proxy::to(database.server().address().unwrap()).await.unwrap();
+        let text = database.through(&proxy).unwrap();
         let settings = Settings::new(database.database_type(), &text).unwrap();
         let store = Store::open(&settings).await.unwrap();
-        for (number, kind) in [Cut::BeforeCommit, Cut::AfterCommit].into_iter().enumerate() {
-            cut.send_replace(kind);
+        for (number, cut) in [Cut::BeforeCommit, Cut::AfterCommit].into_iter().enumerate() {
+            proxy.cut_at_commit(cut);
             let before = store.latest_revision().await.unwrap();
             create(&store, &format!("{number}")).await.unwrap();
-            assert_eq!(*cut.borrow(), Cut::Never, "{engine:?} {kind:?}: nothing was cut");
+            assert!(!proxy.awaits_commit(), "{engine:?} {cut:?}: nothing was cut");
             let after = store.latest_revision().await.unwrap();
-            assert_eq!(after.0, before.0 + 1, "{engine:?} {kind:?}");
+            assert_eq!(after.0, before.0 + 1, "{engine:?} {cut:?}");
         }
         assert_eq!(count(&store).await, 2);
     }
