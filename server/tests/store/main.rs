@@ -2,8 +2,10 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by it")]
 
 mod bundles;
+mod conflicts;
 mod copy;
 mod entries;
+mod exhaustion;
 mod journals_and_changes;
 mod moving_in;
 mod nodes;
