@@ -6,10 +6,10 @@ use spire_core::wire::entry::list_entries_request::Filter;
 use spire_core::wire::entry::{CountEntriesRequest, ListEntriesRequest};
 use spire_core::wire::types::SelectorMatch;
 use spire_core::wire::types::selector_match::MatchBehavior;
-use spire_localstack_tests::load::{Table, drive};
+use spire_localstack_tests::load::{Agent, Table, drive};
 use spire_localstack_tests::server::member;
 
-use crate::world::{World, entry, parent};
+use crate::world::{World, entry};
 
 /// Calls of each kind, and entries on a page.
 const CALLS: usize = 50;
@@ -19,7 +19,7 @@ const PAGE: i32 = 100;
 pub(crate) async fn measure(
     world: &World,
     entries: usize,
-    nodes: usize,
+    agents: &[Agent],
     costs: &mut Table,
 ) -> Result<()> {
     let selectors = |number: usize, behavior: MatchBehavior, count: usize| {
@@ -32,7 +32,7 @@ pub(crate) async fn measure(
     let (exact, subset) = (MatchBehavior::MatchExact, MatchBehavior::MatchSubset);
     let (superset, any) = (MatchBehavior::MatchSuperset, MatchBehavior::MatchAny);
     let by_parent = |number: usize| Filter {
-        by_parent_id: Some(member(&parent(number % nodes))),
+        by_parent_id: Some(member(agents[number % agents.len()].id.path())),
         ..Filter::default()
     };
     let by_id =

@@ -5,11 +5,12 @@
 //! target/release/load_store --database postgres
 //! ```
 //!
-//! One server takes the entries in through its API. A second one is started when all are there; an
-//! agent that asks the second waits for entries that the first creates. With SQLite, which has room
-//! for one server, the first is started again instead.
+//! One server attests the nodes and takes the entries in through its API. A second one is started
+//! when all are there; an agent that asks the second waits for entries that the first creates. With
+//! SQLite, which has room for one server, the first is started again instead.
 
 mod lists;
+mod rest;
 mod world;
 
 use std::time::{Duration, Instant};
@@ -32,9 +33,12 @@ struct Flags {
     /// Entries.
     #[arg(long, default_value_t = 1_000_000)]
     entries: usize,
-    /// Parents of these entries, which share them evenly.
+    /// Nodes, whose agents share the entries evenly.
     #[arg(long, default_value_t = 10_000)]
     nodes: usize,
+    /// Agents of these that stay connected and ask every five seconds.
+    #[arg(long, default_value_t = 10_000)]
+    agents: usize,
     /// Calls at a time that create entries.
     #[arg(long, default_value_t = 4)]
     parallel: usize,
@@ -42,7 +46,8 @@ struct Flags {
     /// takes up to five seconds there.
     #[arg(long, default_value_t = 100)]
     changes: usize,
-    /// How long the servers are left alone to count what they ask by themselves, in seconds.
+    /// How long it is counted what servers cost while nothing changes, in seconds: once alone, once
+    /// with agents.
     #[arg(long, default_value_t = 60)]
     idle: u64,
 }
@@ -62,10 +67,14 @@ async fn main() -> Result<()> {
     let mut figures = Table::of_figures();
     let mut world = World::start(flags.database).await?;
 
+    let begin = Instant::now();
+    let agents = world.agents(flags.nodes).await?;
+    figures.add(&format!("{} nodes attested", flags.nodes), seconds(begin));
+
     let before = world.first.process.cpu()?;
     let create = async |call: usize| {
         let numbers = call * BATCH..((call + 1) * BATCH).min(flags.entries);
-        world.create(numbers, flags.nodes).await
+        world.create(numbers, &agents).await
     };
     let times = drive(flags.entries.div_ceil(BATCH), flags.parallel, create).await?;
     let what = format!("entry created, {BATCH} in a call");
@@ -73,8 +82,7 @@ async fn main() -> Result<()> {
 
     let begin = Instant::now();
     world.start_second().await?;
-    let ready = format!("{:.1} s", begin.elapsed().as_secs_f64());
-    figures.add(&format!("start until ready, {} entries", flags.entries), ready);
+    figures.add(&format!("start until ready, {} entries", flags.entries), seconds(begin));
     figures.add_memory("resident then", world.second().process.resident()?);
 
     let mut delays = Vec::new();
@@ -86,15 +94,16 @@ async fn main() -> Result<()> {
     figures.add_times("entry created at one server, until the other tells an agent", &delays);
     figures.add("p99 of that", format!("{:.1} ms", delays.quantile(0.99).as_secs_f64() * 1e3));
 
-    lists::measure(&world, flags.entries, flags.nodes, &mut costs).await?;
+    lists::measure(&world, flags.entries, &agents, &mut costs).await?;
 
-    if let Some(before) = world.statements().await? {
-        tokio::time::sleep(Duration::from_secs(flags.idle)).await;
-        let after = world.statements().await?.unwrap_or(before);
-        let servers = 2.0;
-        let minute = (after - before) as f64 * 60.0 / flags.idle as f64 / servers;
-        figures.add("statements a minute and server, nothing to do", format!("{minute:.0}"));
-    }
+    let time = Duration::from_secs(flags.idle);
+    rest::alone(&world, time, &mut figures).await?;
+    let asking = agents.get(..flags.agents).unwrap_or(&agents);
+    rest::with_agents(&world, asking, time, &mut figures).await?;
     println!("{costs}\n{figures}");
     Ok(())
+}
+
+fn seconds(begin: Instant) -> String {
+    format!("{:.1} s", begin.elapsed().as_secs_f64())
 }

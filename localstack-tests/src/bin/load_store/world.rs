@@ -1,4 +1,4 @@
-//! Two servers on one database, their operator and an agent.
+//! Two servers on one database, their operator and their agents.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -6,17 +6,22 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use futures::stream;
+use futures::stream::{StreamExt, TryStreamExt};
 use spire_core::wire::entry::entry_client::EntryClient;
 use spire_core::wire::entry::{BatchCreateEntryRequest, SyncAuthorizedEntriesRequest};
 use spire_core::wire::types::{Entry, Selector};
 use spire_localstack_tests::load::{Agent, Node, Nodes, Server};
 use spire_localstack_tests::server::member;
 use spire_test_databases::{Database, Engine, Server as DatabaseServer};
+use tonic::transport::Channel;
 
 use crate::Kind;
 
 /// How often an agent asks that waits for an entry.
 const ASKED_EVERY: Duration = Duration::from_millis(5);
+
+/// How many agents attest at a time.
+const AT_A_TIME: usize = 8;
 
 /// The servers.
 pub(crate) struct World {
@@ -55,9 +60,25 @@ impl World {
         self.second.as_ref().unwrap_or(&self.first)
     }
 
-    /// Creates entries, shared evenly by `nodes` parents.
-    pub(crate) async fn create(&self, numbers: Range<usize>, nodes: usize) -> Result<()> {
-        let entries = numbers.map(|number| entry(&parent(number % nodes), number)).collect();
+    /// How many servers there are.
+    pub(crate) fn servers(&self) -> usize {
+        1 + usize::from(self.second.is_some())
+    }
+
+    /// So many agents of the first server.
+    pub(crate) async fn agents(&self, count: usize) -> Result<Vec<Agent>> {
+        let nodes = Nodes::of(&self.first);
+        let attest = async |_| {
+            let token = self.first.join_token().await?;
+            nodes.attest(&Node::new("join_token", token).await?).await
+        };
+        stream::iter(0..count).map(attest).buffered(AT_A_TIME).try_collect().await
+    }
+
+    /// Creates entries, shared evenly by `agents`.
+    pub(crate) async fn create(&self, numbers: Range<usize>, agents: &[Agent]) -> Result<()> {
+        let parent = |number: usize| agents[number % agents.len()].id.path();
+        let entries = numbers.map(|number| entry(parent(number), number)).collect();
         self.create_all(entries).await
     }
 
@@ -70,10 +91,10 @@ impl World {
     /// How long it takes from the begin of the call that creates an entry at the first server until
     /// the second tells `agent` of it, which asks again and again.
     pub(crate) async fn seen_after(&self, agent: &Agent, number: usize) -> Result<Duration> {
-        let before = self.told(agent).await?;
+        let before = told(&agent.channel).await?;
         let begin = Instant::now();
         self.create_all(vec![entry(agent.id.path(), number)]).await?;
-        while self.told(agent).await? == before {
+        while told(&agent.channel).await? == before {
             tokio::time::sleep(ASKED_EVERY).await;
         }
         Ok(begin.elapsed())
@@ -104,17 +125,18 @@ impl World {
         }
         Ok(())
     }
+}
 
-    async fn told(&self, agent: &Agent) -> Result<usize> {
-        let mut client = EntryClient::new(agent.channel.clone());
-        let question = stream::iter([SyncAuthorizedEntriesRequest::default()]);
-        let mut answers = client.sync_authorized_entries(question).await?.into_inner();
-        let mut count = 0;
-        while let Some(answer) = answers.message().await? {
-            count += answer.entries.len();
-        }
-        Ok(count)
+/// How many entries an agent is told.
+pub(crate) async fn told(agent: &Channel) -> Result<usize> {
+    let mut client = EntryClient::new(agent.clone());
+    let question = stream::iter([SyncAuthorizedEntriesRequest::default()]);
+    let mut answers = client.sync_authorized_entries(question).await?.into_inner();
+    let mut count = 0;
+    while let Some(answer) = answers.message().await? {
+        count += answer.entries.len();
     }
+    Ok(count)
 }
 
 fn settings(database: &Database) -> String {
@@ -123,11 +145,6 @@ fn settings(database: &Database) -> String {
         database.database_type(),
         database.connection_string()
     )
-}
-
-/// The path of a parent.
-pub(crate) fn parent(number: usize) -> String {
-    format!("/spire/agent/x509pop/{number:05}")
 }
 
 /// An entry with three selectors, the last of them shared by a thousand.
