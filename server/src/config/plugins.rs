@@ -231,6 +231,10 @@ fn remedy(kind: &str) -> &'static str {
         "mysql" => {
             "write connection_string = \"<user>:<password>@tcp(<host>:3306)/<name>?parseTime=true\""
         }
+        "aws_postgres" | "aws_mysql" => {
+            "tokens of IAM are not supported; write database_type = \"postgres\" or \"mysql\", and a \
+             user with a password in connection_string"
+        }
         _ => "write database_type = \"sqlite3\" and connection_string = \"<file>\"",
     }
 }
