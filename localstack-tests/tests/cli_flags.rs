@@ -26,6 +26,7 @@ const WAITING: &[(&str, &str)] = &[
 const OURS: &[(&str, &str)] = &[
     ("spire-agent", "evidence collect"),
     ("spire-server", "authority show"),
+    ("spire-server", "datastore check"),
     ("spire-server", "datastore copy"),
     ("spire-server", "evidence verify"),
 ];

@@ -41,7 +41,7 @@ pub const PROGRAM: Program = Program {
     ],
 };
 
-/// The admin socket, where every command but `run` and `validate` asks.
+/// The admin socket, where every command asks that is not about a file or a database.
 const SOCKET: Socket = Socket {
     default: "/tmp/spire-server/private/api.sock",
     variable: Some("SPIRE_SERVER_PRIVATE_SOCKET"),

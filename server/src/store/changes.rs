@@ -149,6 +149,13 @@ pub(super) async fn append(
     Ok(last + changes.len() as i64)
 }
 
+/// The statement that reads what the log has after a revision.
+pub(super) fn read_after(revision: i64, limit: u32) -> Statement {
+    let text = "SELECT revision, kind, name, (SELECT pruned FROM change_head) FROM changes \
+                WHERE revision > ? ORDER BY revision LIMIT ?";
+    Statement::new(text).bind(revision).bind(limit)
+}
+
 async fn since(
     connection: &mut Connection,
     after: Revision,
@@ -166,10 +173,7 @@ async fn since(
         return Ok(Changes::Pruned);
     }
     // What is pruned meanwhile shows: both are read at the same moment.
-    let text = "SELECT revision, kind, name, (SELECT pruned FROM change_head) FROM changes \
-                WHERE revision > ? ORDER BY revision LIMIT ?";
-    let read = Statement::new(text).bind(after.0 as i64).bind(limit);
-    let rows = connection.fetch(read).await?;
+    let rows = connection.fetch(read_after(after.0 as i64, limit)).await?;
     let Some(last) = rows.last() else { return Ok(Changes::Pruned) };
     if after < revision(last.integer(3)?)? {
         return Ok(Changes::Pruned);

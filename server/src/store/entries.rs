@@ -11,7 +11,7 @@ use spire_core::selector::Selector;
 use super::database::Connection;
 use super::entry_rows::{self, COLUMNS, FEDERATIONS, Kept, SELECTORS};
 use super::packing::{Fingerprint, of_selector};
-use super::sql::{Selection, Statement, look_up};
+use super::sql::{Selection, Statement, Value, look_up};
 use super::transaction::Transaction;
 use super::{BATCH, Change, Listed, Page, Revision, SetMatch, Store, StoreError};
 
@@ -172,12 +172,7 @@ impl Store {
     ) -> Result<Vec<Entry>, StoreError> {
         self.write((now, limit), |tx, (now, limit)| {
             Box::pin(async move {
-                let text = format!(
-                    "SELECT {COLUMNS} FROM entries r WHERE r.expires_at <> 0 AND r.expires_at < ? \
-                     ORDER BY r.expires_at LIMIT ?"
-                );
-                let expired = Statement::built(text, Vec::new()).bind(now.as_second()).bind(*limit);
-                let expired = fetch(tx.reader(), expired).await?;
+                let expired = fetch(tx.reader(), find_expired(*now, *limit)).await?;
                 delete(tx, &expired).await?;
                 Ok(expired.into_iter().map(|kept| kept.entry).collect())
             })
@@ -238,9 +233,8 @@ async fn similar(
     identities: &[Fingerprint],
 ) -> Result<HashMap<Fingerprint, Entry>, StoreError> {
     let wanted = identities.iter().map(|&identity| identity.into()).collect();
-    let head = format!("SELECT {COLUMNS} FROM entries r WHERE r.identity IN");
     let mut found = HashMap::new();
-    for statement in look_up(&head, wanted, "ORDER BY r.number") {
+    for statement in find_similar(wanted) {
         for kept in fetch(connection, statement).await? {
             found.entry(entry_rows::identity(&kept.entry)).or_insert(kept.entry);
         }
@@ -322,12 +316,31 @@ pub(super) async fn delete(tx: &mut Transaction, entries: &[Kept]) -> Result<(),
 
 async fn by_ids(connection: &mut Connection, ids: &[EntryId]) -> Result<Vec<Kept>, StoreError> {
     let ids = ids.iter().map(|id| id.as_str().into()).collect();
-    let head = format!("SELECT {COLUMNS} FROM entries r WHERE r.entry_id IN");
     let mut found = Vec::new();
-    for statement in look_up(&head, ids, "") {
+    for statement in find_by_ids(ids) {
         found.extend(fetch(connection, statement).await?);
     }
     Ok(found)
+}
+
+/// The statements that find entries by their ids.
+pub(super) fn find_by_ids(ids: Vec<Value>) -> Vec<Statement> {
+    look_up(&format!("SELECT {COLUMNS} FROM entries r WHERE r.entry_id IN"), ids, "")
+}
+
+/// The statements that find entries by their identities, oldest first.
+pub(super) fn find_similar(identities: Vec<Value>) -> Vec<Statement> {
+    let head = format!("SELECT {COLUMNS} FROM entries r WHERE r.identity IN");
+    look_up(&head, identities, "ORDER BY r.number")
+}
+
+/// The statement that finds what expired before `now`.
+pub(super) fn find_expired(now: Timestamp, limit: u32) -> Statement {
+    let text = format!(
+        "SELECT {COLUMNS} FROM entries r WHERE r.expires_at <> 0 AND r.expires_at < ? \
+         ORDER BY r.expires_at LIMIT ?"
+    );
+    Statement::built(text, Vec::new()).bind(now.as_second()).bind(limit)
 }
 
 /// A page of entries, and one more where another page follows.
@@ -352,7 +365,8 @@ async fn fetch(connection: &mut Connection, statement: Statement) -> Result<Vec<
     connection.fetch(statement).await?.iter().map(Kept::read).collect()
 }
 
-fn select(filter: &EntryFilter, page: Page) -> Selection {
+/// The entries that pass `filter`.
+pub(super) fn select(filter: &EntryFilter, page: Page) -> Selection {
     let mut selection = Selection::new("entries", page);
     if let Some(parent_id) = &filter.parent_id {
         selection.filter("r.parent_id = ?", parent_id.as_str());

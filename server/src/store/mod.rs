@@ -10,6 +10,7 @@ mod admission;
 mod bundles;
 mod ca_journals;
 mod changes;
+pub mod check;
 pub mod copy;
 mod database;
 mod dialect;

@@ -112,12 +112,16 @@ pub(super) async fn by_ids(
     ids: &[SpiffeId],
 ) -> Result<Vec<Kept>, StoreError> {
     let ids = ids.iter().map(|id| id.as_str().into()).collect();
-    let head = format!("SELECT {COLUMNS} FROM nodes r WHERE r.agent_id IN");
     let mut found = Vec::new();
-    for statement in look_up(&head, ids, "") {
+    for statement in find_by_ids(ids) {
         found.extend(fetch(connection, statement).await?);
     }
     Ok(found)
+}
+
+/// The statements that find nodes by their IDs.
+pub(super) fn find_by_ids(ids: Vec<Value>) -> Vec<Statement> {
+    look_up(&format!("SELECT {COLUMNS} FROM nodes r WHERE r.agent_id IN"), ids, "")
 }
 
 /// The nodes that a selection of [`COLUMNS`] yields.

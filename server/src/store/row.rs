@@ -73,6 +73,22 @@ impl Row {
         value.map_err(|error| corrupt(index, &error.to_string()))
     }
 
+    /// The text in the column of that name, where it is not NULL.
+    pub(super) fn text_named(&self, name: &str) -> Result<Option<&str>, StoreError> {
+        let corrupt = |error: &dyn std::fmt::Display| {
+            StoreError::Corrupt(format!("column {name} of a row: {error}"))
+        };
+        let value = match self {
+            Self::Sqlite(row) => row.try_get(name),
+            Self::Postgres(row) => row.try_get(name),
+            Self::MySql(row) => {
+                let bytes: Option<&[u8]> = row.try_get(name).map_err(|error| corrupt(&error))?;
+                return bytes.map(std::str::from_utf8).transpose().map_err(|error| corrupt(&error));
+            }
+        };
+        value.map_err(|error| corrupt(&error))
+    }
+
     pub(super) fn blob(&self, index: usize) -> Result<&[u8], StoreError> {
         self.optional_blob(index)?.ok_or_else(|| corrupt(index, "is NULL"))
     }

@@ -9,6 +9,7 @@ mod authority;
 mod bundle;
 mod data;
 mod datastore;
+mod datastore_check;
 mod entry;
 mod mint;
 mod operation;

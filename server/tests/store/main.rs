@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by it")]
 
 mod bundles;
+mod checks;
 mod conflicts;
 mod copy;
 mod entries;

@@ -26,7 +26,7 @@ use super::{DatabaseKind, Revision, Settings, StoreError};
 
 pub(super) use moment::Hold;
 pub(super) use notifications::tell;
-pub(super) use sqlite::is_busy;
+pub(super) use sqlite::{Location as SqliteLocation, is_busy};
 
 /// What one kind of database wants to be told in its own words.
 pub(super) struct Dialect {
@@ -47,6 +47,13 @@ pub(super) struct Dialect {
     pub(super) versions: &'static [(i64, &'static str)],
     /// Yields the names of all tables.
     tables: &'static str,
+    /// Yields the names of all indexes, and for each whether it can be used.
+    pub(super) indexes: &'static str,
+    /// What makes of a statement a question on how it would be run, and what the answer is.
+    pub(super) explain: &'static str,
+    pub(super) explained: Explained,
+    /// What follows the word `ANALYZE`, which counts anew what is in a table.
+    pub(super) analyze: &'static str,
     /// Whether parameters are `$1`, `$2` and so on.
     pub(super) numbers_parameters: bool,
     /// What an error says about the call; `None` where it says nothing in particular.
@@ -56,10 +63,21 @@ pub(super) struct Dialect {
     pub(super) passes: fn(&dyn DatabaseError) -> bool,
 }
 
+/// What the answer to [`Dialect::explain`] is.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Explained {
+    /// A row for each step, its words in the last column.
+    Details,
+    /// Lines, indented as the steps hang together.
+    Tree,
+    /// A row for each table.
+    Tables,
+}
+
 /// The version of the tables that this server needs.
 pub(super) const LAST_VERSION: i64 = 3;
 
-static SQLITE: Dialect = Dialect {
+pub(super) static SQLITE: Dialect = Dialect {
     begin: "BEGIN IMMEDIATE; SELECT revision, number FROM change_head",
     commit: "COMMIT",
     notify: "",
@@ -73,6 +91,10 @@ static SQLITE: Dialect = Dialect {
     ],
     tables: "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite@_%' \
              ESCAPE '@'",
+    indexes: "SELECT name, 1 FROM sqlite_master WHERE type = 'index'",
+    explain: "EXPLAIN QUERY PLAN",
+    explained: Explained::Details,
+    analyze: "",
     numbers_parameters: false,
     meaning: sqlite::meaning,
     passes: |_| false,
@@ -80,7 +102,7 @@ static SQLITE: Dialect = Dialect {
 
 /// A server that no longer answers must not hold up the others, hence the time limits. They are set
 /// for each transaction, so that a pooler between here and the database does not lose them.
-static POSTGRES: Dialect = Dialect {
+pub(super) static POSTGRES: Dialect = Dialect {
     begin: "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = '8s'; \
             SET LOCAL idle_in_transaction_session_timeout = '10s'; \
             SELECT revision, number FROM change_head FOR UPDATE",
@@ -94,13 +116,19 @@ static POSTGRES: Dialect = Dialect {
         (3, include_str!("../migrations/postgres/3.sql")),
     ],
     tables: "SELECT tablename::text FROM pg_tables WHERE schemaname = current_schema()",
+    indexes: "SELECT c.relname::text, i.indisvalid::int::bigint FROM pg_index i \
+              JOIN pg_class c ON c.oid = i.indexrelid \
+              JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = current_schema()",
+    explain: "EXPLAIN",
+    explained: Explained::Tree,
+    analyze: "",
     numbers_parameters: true,
     meaning: postgres::meaning,
     passes: postgres::passes,
 };
 
 /// As for PostgreSQL. What changes tables commits by itself here; the scripts can be run again.
-static MYSQL: Dialect = Dialect {
+pub(super) static MYSQL: Dialect = Dialect {
     begin: "SET SESSION innodb_lock_wait_timeout = 8, wait_timeout = 10; \
             SET TRANSACTION ISOLATION LEVEL READ COMMITTED; START TRANSACTION; \
             SELECT revision, number FROM change_head FOR UPDATE",
@@ -114,6 +142,11 @@ static MYSQL: Dialect = Dialect {
         (3, include_str!("../migrations/mysql/3.sql")),
     ],
     tables: "SELECT table_name FROM information_schema.tables WHERE table_schema = DATABASE()",
+    indexes: "SELECT DISTINCT index_name, 1 FROM information_schema.statistics \
+              WHERE table_schema = DATABASE()",
+    explain: "EXPLAIN",
+    explained: Explained::Tables,
+    analyze: " TABLE",
     numbers_parameters: false,
     meaning: mysql::meaning,
     passes: mysql::passes,

@@ -84,6 +84,16 @@ fn is_scheme(text: &str) -> bool {
 }
 
 impl Location {
+    /// The file; `None` is memory.
+    pub(in crate::store) fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
+    }
+
+    /// The file beside it that holds what was written last.
+    pub(in crate::store) fn log(&self) -> Option<PathBuf> {
+        self.path().map(|path| path.with_file_name(beside(path, "-wal")))
+    }
+
     fn options(&self) -> SqliteConnectOptions {
         let path = self.path.as_deref().unwrap_or(Path::new(":memory:"));
         let options = SqliteConnectOptions::new().filename(path).busy_timeout(self.busy_timeout);
@@ -126,8 +136,7 @@ impl Location {
 
     /// Whether something is in the write-ahead log, and perhaps not in the file yet.
     pub(super) fn has_log(&self) -> Result<bool, StoreError> {
-        let log = self.path.as_deref().map(|path| path.with_file_name(beside(path, "-wal")));
-        log.map_or(Ok(false), |log| Ok(bytes_in(&log)? > 0))
+        self.log().map_or(Ok(false), |log| Ok(bytes_in(&log)? > 0))
     }
 
     /// Removes the file and those beside it.
