@@ -260,10 +260,8 @@ impl NodeAttestation {
         }
         let node = self.attest(key, slot, bundle).await?;
         self.check_rebootstrap(node.identity.reattestable)?;
-        self.storage.store_svid(node.identity.svid(), node.identity.reattestable)?;
-        self.storage.store_bundle(&node.bundle)?;
-        self.rebootstrap.authority_is_known(&self.storage)?;
         let svid = node.identity.svid();
+        self.storage.store_attested(svid, node.identity.reattestable, &node.bundle)?;
         tracing::info!(
             spiffe_id = %svid.id,
             reattestable = node.identity.reattestable,

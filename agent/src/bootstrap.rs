@@ -233,14 +233,6 @@ impl Rebootstrap {
         })?;
         Ok(true)
     }
-
-    /// Notes that the server is who it should be.
-    ///
-    /// # Errors
-    /// [`StorageError`].
-    pub fn authority_is_known(&self, storage: &Storage) -> Result<(), StorageError> {
-        storage.store_bootstrap(BootstrapRecord::default())
-    }
 }
 
 #[cfg(test)]
@@ -308,7 +300,7 @@ mod tests {
         assert!(!auto.authority_is_unknown(&storage).unwrap());
         clock.advance(SignedDuration::from_secs(599));
         assert!(!auto.authority_is_unknown(&storage).unwrap());
-        auto.authority_is_known(&storage).unwrap();
+        storage.store_bundle(&bundle).unwrap();
         clock.advance(SignedDuration::from_secs(1));
         assert!(!auto.authority_is_unknown(&storage).unwrap());
         clock.advance(SignedDuration::from_secs(600));

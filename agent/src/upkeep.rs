@@ -187,9 +187,7 @@ impl Upkeep {
             Ok(synced) => synced,
             Err(error) => return Ok(Err(error)),
         };
-        let attestation = self.own_svid.attestation();
-        attestation.storage.store_bundle(&self.synchronizer.bundle())?;
-        attestation.rebootstrap.authority_is_known(&attestation.storage)?;
+        self.own_svid.attestation().storage.store_bundle(&self.synchronizer.bundle())?;
         if let Some(tainted) = &synced.tainted
             && self.own_svid.is_tainted_by(tainted)
             && let Err(error) = self.own_svid.rotate().await

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use spire_core::command::{Command, Manner, serve, tell};
 use spire_core::flags::{Flag, Values};
+use tokio::runtime::Builder;
 
 use crate::app;
 use crate::config::{self, PluginLists, RunFlags};
@@ -96,5 +97,8 @@ fn validate(values: &Values) -> ExitCode {
 
 fn run(values: &Values) -> ExitCode {
     let loaded = config::load(&run_flags(values));
-    serve("Agent", loaded, |config| config.log.clone(), app::run)
+    // One thread is enough for the workloads of a node, and costs the node least.
+    let mut runtime = Builder::new_multi_thread();
+    runtime.worker_threads(1);
+    serve("Agent", loaded, |config| config.log.clone(), runtime, app::run)
 }

@@ -10,6 +10,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use bytes::Bytes;
 use spire_core::bundle::{Bundle, X509Authority};
 use spire_core::id::{SpiffeId, TrustDomain};
 use spire_core::limits::MAX_CACHE_FILE_BYTES;
@@ -104,6 +105,24 @@ impl Storage {
         })
     }
 
+    /// Keeps what an attestation has brought, with which the bootstrap is over.
+    ///
+    /// # Errors
+    /// [`StorageError`]; what was kept before is kept still.
+    pub fn store_attested(
+        &self,
+        svid: &X509Svid,
+        reattestable: bool,
+        bundle: &Bundle,
+    ) -> Result<(), StorageError> {
+        self.update(|data| {
+            data.svid.clone_from(&svid.chain);
+            data.reattestable = reattestable;
+            data.bundle = certificates(bundle);
+            data.bootstrap = BootstrapRecord::default();
+        })
+    }
+
     /// Gives up the SVID, and with it what its workloads might be handed; the bundle stays.
     ///
     /// # Errors
@@ -115,14 +134,15 @@ impl Storage {
         })
     }
 
-    /// Keeps a new bundle, where it differs from the one that is kept.
+    /// Keeps the bundle of a server that is known, with which the bootstrap is over. Where that
+    /// is kept already, nothing is written.
     ///
     /// # Errors
     /// [`StorageError`].
     pub fn store_bundle(&self, bundle: &Bundle) -> Result<(), StorageError> {
         self.update(|data| {
-            let certificates = bundle.x509_authorities.iter().map(|it| it.certificate.clone());
-            data.bundle = certificates.collect();
+            data.bundle = certificates(bundle);
+            data.bootstrap = BootstrapRecord::default();
         })
     }
 
@@ -206,6 +226,10 @@ impl Storage {
     fn locked(&self) -> MutexGuard<'_, AgentData> {
         self.data.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn certificates(bundle: &Bundle) -> Vec<Bytes> {
+    bundle.x509_authorities.iter().map(|authority| authority.certificate.clone()).collect()
 }
 
 /// Writes a file that only its owner may read, so that at any moment either the old content or the

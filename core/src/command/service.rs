@@ -3,6 +3,8 @@
 use std::error::Error;
 use std::process::ExitCode;
 
+use tokio::runtime::Builder;
+
 use super::{print, print_error};
 use crate::config::{LoadError, Loaded, Verdict};
 use crate::telemetry::log::{LogSettings, Logger};
@@ -13,12 +15,13 @@ pub fn tell(verdict: &Verdict) -> ExitCode {
     ExitCode::from(u8::from(print(&verdict.stdout).is_err() || !verdict.valid))
 }
 
-/// Opens the log that `log` describes and runs a service until it ends. `name` is what the log
-/// calls it: `Server` or `Agent`.
+/// Opens the log that `log` describes and runs a service on a runtime of its own until it ends.
+/// `name` is what the log calls it: `Server` or `Agent`.
 pub fn serve<C, F, E>(
     name: &str,
     loaded: Result<Loaded<C>, LoadError>,
     log: impl FnOnce(&C) -> LogSettings,
+    mut runtime: Builder,
     run: impl FnOnce(C, Logger) -> F,
 ) -> ExitCode
 where
@@ -36,7 +39,7 @@ where
     for warning in &warnings {
         warning.log();
     }
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match runtime.enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
             tracing::error!(%error, "{name} crashed");

@@ -1,5 +1,6 @@
 //! What operators see of a process: logs and health.
 
 pub mod health;
+mod level;
 mod line;
 pub mod log;

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use spire_core::command::{Command, Manner, serve, tell};
 use spire_core::flags::{Flag, Values};
+use tokio::runtime::Builder;
 
 use crate::app;
 use crate::config::{self, PluginLists, RunFlags};
@@ -74,5 +75,6 @@ fn validate(values: &Values) -> ExitCode {
 
 fn run(values: &Values) -> ExitCode {
     let loaded = config::load(&run_flags(values));
-    serve("Server", loaded, |config| config.log.clone(), app::run)
+    let runtime = Builder::new_multi_thread();
+    serve("Server", loaded, |config| config.log.clone(), runtime, app::run)
 }

@@ -122,15 +122,14 @@ pub(super) async fn latest(connection: &mut Connection) -> Result<Revision, Stor
     revision(connection.fetch_number(read).await?)
 }
 
-/// Appends what `writer` changed, each change once, after the revision `last`, and returns the
-/// revision of the last one. The transaction holds the counter from its begin to its end.
-pub(super) async fn append(
-    connection: &mut Connection,
+/// What appends to the log what `writer` changed, each change once, after the revision `last`, and
+/// the revision of the last one. The transaction holds the counter from its begin to its end.
+pub(super) fn appending(
     writer: i64,
     last: i64,
     mut changes: Vec<Change>,
     now: Timestamp,
-) -> Result<i64, StoreError> {
+) -> (Vec<Statement>, i64) {
     let mut seen = HashSet::new();
     changes.retain(|change| seen.insert(change.clone()));
     let row = |(number, change): (i64, &Change)| {
@@ -143,16 +142,17 @@ pub(super) async fn append(
     };
     let rows = (last + 1..).zip(&changes).map(row).collect();
     let head = "INSERT INTO changes (revision, kind, name, changed_at, writer) VALUES ";
-    for (statement, _) in in_pieces(head, "(?, ?, ?, ?, ?)", ", ", rows) {
-        connection.execute(statement).await?;
-    }
-    Ok(last + changes.len() as i64)
+    let statements = in_pieces(head, "(?, ?, ?, ?, ?)", ", ", rows);
+    let statements = statements.into_iter().map(|(statement, _)| statement).collect();
+    (statements, last + changes.len() as i64)
 }
 
-/// The statement that reads what the log has after a revision.
+/// The statement that reads what the log has after a revision: one row at least, and one alone while
+/// nothing happens. What is pruned meanwhile shows: all is read at the same moment.
 pub(super) fn read_after(revision: i64, limit: u32) -> Statement {
-    let text = "SELECT revision, kind, name, (SELECT pruned FROM change_head) FROM changes \
-                WHERE revision > ? ORDER BY revision LIMIT ?";
+    let text = "SELECT head.revision, head.pruned, changes.revision, kind, name \
+                FROM change_head head LEFT JOIN changes ON changes.revision > ? \
+                ORDER BY changes.revision LIMIT ?";
     Statement::new(text).bind(revision).bind(limit)
 }
 
@@ -161,25 +161,19 @@ async fn since(
     after: Revision,
     limit: u32,
 ) -> Result<Changes, StoreError> {
-    let nothing = Changes::Since { changes: Vec::new(), last: after };
-    // All that is asked while nothing happens.
-    let head = Statement::new("SELECT revision, pruned FROM change_head");
-    let head = connection.fetch_first(head).await?;
-    let head = head.ok_or_else(|| StoreError::Corrupt("the table change_head is empty".into()))?;
-    if revision(head.integer(0)?)? == after {
-        return Ok(nothing);
-    }
-    if revision(head.integer(0)?)? < after || after < revision(head.integer(1)?)? {
-        return Ok(Changes::Pruned);
-    }
-    // What is pruned meanwhile shows: both are read at the same moment.
     let rows = connection.fetch(read_after(after.0 as i64, limit)).await?;
-    let Some(last) = rows.last() else { return Ok(Changes::Pruned) };
-    if after < revision(last.integer(3)?)? {
+    let head = rows.first();
+    let head = head.ok_or_else(|| StoreError::Corrupt("the table change_head is empty".into()))?;
+    let (last, pruned) = (revision(head.integer(0)?)?, revision(head.integer(1)?)?);
+    if last == after {
+        return Ok(Changes::Since { changes: Vec::new(), last });
+    }
+    if last < after || after < pruned || head.optional_integer(2)?.is_none() {
         return Ok(Changes::Pruned);
     }
-    let last = revision(last.integer(0)?)?;
-    Ok(Changes::Since { changes: rows.iter().map(change).collect::<Result<_, _>>()?, last })
+    let last = rows.last().map_or(Ok(0), |row| row.integer(2))?;
+    let changes = rows.iter().map(change).collect::<Result<_, _>>()?;
+    Ok(Changes::Since { changes, last: revision(last)? })
 }
 
 fn revision(number: i64) -> Result<Revision, StoreError> {
@@ -188,7 +182,7 @@ fn revision(number: i64) -> Result<Revision, StoreError> {
 }
 
 fn change(row: &Row) -> Result<Change, StoreError> {
-    let (kind, name) = (row.integer(1)?, row.text(2)?);
+    let (kind, name) = (row.integer(3)?, row.text(4)?);
     let corrupt = || StoreError::Corrupt(format!("change {kind} {name:?} cannot be read"));
     match kind {
         1 => name.parse().map(Change::Entry).map_err(|_| corrupt()),

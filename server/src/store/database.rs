@@ -190,6 +190,23 @@ impl Connection {
         self.end_call(outcome)
     }
 
+    /// Runs `statements` and then `script`. SQLite takes all of it at once: each call is two changes
+    /// of threads.
+    pub(super) async fn finish(
+        &mut self,
+        statements: Vec<Statement>,
+        script: Cow<'static, str>,
+    ) -> Result<(), StoreError> {
+        if statements.is_empty() || !matches!(self.link, Link::Sqlite(_)) {
+            for statement in statements {
+                self.execute(statement).await?;
+            }
+            return self.run_script(script).await.map(drop);
+        }
+        let last = Statement { text: script, arguments: Vec::new() };
+        self.execute(statements.into_iter().chain([last]).collect()).await.map(drop)
+    }
+
     /// Runs a statement; returns how many rows it changed.
     pub(super) async fn execute(&mut self, statement: Statement) -> Result<u64, StoreError> {
         let limit = self.begin_call()?;

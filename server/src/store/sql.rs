@@ -80,6 +80,15 @@ impl Statement {
     }
 }
 
+/// One after the other, as one text; only SQLite takes that with parameters.
+impl FromIterator<Statement> for Statement {
+    fn from_iter<I: IntoIterator<Item = Self>>(statements: I) -> Self {
+        let (texts, arguments): (Vec<_>, Vec<_>) =
+            statements.into_iter().map(|it| (it.text, it.arguments)).unzip();
+        Self::built(texts.join("; "), arguments.concat())
+    }
+}
+
 /// The same statement with `$1`, `$2` and so on for its parameters. No text in a statement holds a
 /// question mark.
 pub(super) fn with_numbers(text: &str) -> String {

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::StoreError;
-use super::changes::{Change, Revision, append};
+use super::changes::{Change, Revision, appending};
 use super::database::Connection;
 use super::sql::{Statement, Value, in_pieces};
 
@@ -98,26 +98,29 @@ impl Transaction {
         Ok(())
     }
 
-    /// Appends to the log of changes, where there are any, and returns the last revision then.
-    pub(super) async fn append(&mut self) -> Result<Option<Revision>, StoreError> {
+    /// What is left to write: the log of changes, where there are any, and the last numbers that
+    /// were given. Returns the last revision then.
+    pub(super) fn last_words(&mut self) -> (Option<Revision>, Vec<Statement>) {
         let changes = std::mem::take(&mut self.changes);
         let has_changed = !changes.is_empty();
-        if has_changed {
-            let (writer, last) = (self.writer, self.revision);
-            let now = Timestamp::now();
-            self.revision = append(&mut self.connection, writer, last, changes, now).await?;
-        }
+        let (mut statements, last) =
+            appending(self.writer, self.revision, changes, Timestamp::now());
+        self.revision = last;
         if has_changed || self.numbered {
             let text = "UPDATE change_head SET revision = ?, number = ?";
-            let note = Statement::new(text).bind(self.revision).bind(self.number);
-            self.connection.execute(note).await?;
+            statements.push(Statement::new(text).bind(self.revision).bind(self.number));
         }
-        Ok(has_changed.then_some(Revision(self.revision.unsigned_abs())))
+        (has_changed.then_some(Revision(self.revision.unsigned_abs())), statements)
     }
 
-    pub(super) async fn commit(&mut self, changed: Option<Revision>) -> Result<(), StoreError> {
+    /// Writes `last_words` and commits.
+    pub(super) async fn commit(
+        &mut self,
+        changed: Option<Revision>,
+        last_words: Vec<Statement>,
+    ) -> Result<(), StoreError> {
         let commit = self.connection.dialect().commit(changed);
-        self.connection.run_script(commit).await.map(drop)
+        self.connection.finish(last_words, commit).await
     }
 
     /// Whether this server gave `revision`.

@@ -211,8 +211,8 @@ impl Writer {
                 return Err(error.clone());
             }
         }
-        let changed = self.transaction.append().await?;
-        if let Err(error) = self.transaction.commit(changed).await {
+        let (changed, last_words) = self.transaction.last_words();
+        if let Err(error) = self.transaction.commit(changed, last_words).await {
             let Some(revision) = changed else { return Err(error) };
             self.find_out(revision, error).await?;
         }

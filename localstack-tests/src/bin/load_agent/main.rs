@@ -56,12 +56,12 @@ async fn main() -> Result<()> {
     drop(streams);
     busy.stop().await?;
 
-    let mut node = Node::new(&server, 1).await?;
+    let mut node = Node::new(&server, 1, "").await?;
     node.start().await?;
     let mut costs = Table::of_calls();
     fetch_all(&node, &flags, &mut costs).await?;
     node.stop().await?;
-    server.process.stop().await?;
+    start_alone(server, &flags, &mut figures).await?;
     println!("{costs}\n{figures}");
     Ok(())
 }
@@ -77,7 +77,7 @@ async fn start(
     let mut joins = Vec::new();
     let mut last = None;
     for _ in 0..flags.starts {
-        let mut node = Node::new(server, entries).await?;
+        let mut node = Node::new(server, entries, "").await?;
         joins.push(node.start().await?);
         node.stop().await?;
         last = Some(node);
@@ -97,6 +97,22 @@ async fn start(
     let what = format!("resident, {entries} SVIDs");
     figures.add_memory(&what, node.resident_with(entries).await?);
     Ok(node)
+}
+
+/// Starts an agent that keeps its cache, after its server has stopped.
+async fn start_alone(server: Server, flags: &Flags, figures: &mut Table) -> Result<()> {
+    eprintln!("{} starts without a server", flags.starts);
+    let mut node = Node::new(&server, 1, "persist_cache = true").await?;
+    node.start().await?;
+    node.stop().await?;
+    server.process.stop().await?;
+    let mut restarts = Vec::new();
+    for _ in 0..flags.starts {
+        restarts.push(node.start().await?);
+        node.stop().await?;
+    }
+    figures.add_times("persist_cache, no server: restart to first SVID", &Times::new(restarts));
+    Ok(())
 }
 
 /// Fetches X.509-SVIDs, some at a time.

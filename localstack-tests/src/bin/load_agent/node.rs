@@ -34,8 +34,8 @@ pub(crate) struct Node {
 
 impl Node {
     /// A node that has not joined. Its agent will have so many entries; this process earns the
-    /// first of them.
-    pub(crate) async fn new(server: &Server, entries: usize) -> Result<Self> {
+    /// first of them. `settings` stand in the `agent` block beside what every agent needs.
+    pub(crate) async fn new(server: &Server, entries: usize, settings: &str) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let path = folder.path().display();
         let root = server.bundle.x509_authorities.first().context("no root")?;
@@ -50,6 +50,7 @@ impl Node {
                 data_dir = "{path}/data"
                 socket_path = "{path}/public/api.sock"
                 admin_socket_path = "{path}/private/admin.sock"
+                {settings}
             }}
             plugins {{
                 KeyManager "disk" {{ plugin_data {{ directory = "{path}/data" }} }}
