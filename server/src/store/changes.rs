@@ -150,8 +150,8 @@ pub(super) fn appending(
 /// The statement that reads what the log has after a revision: one row at least, and one alone while
 /// nothing happens. What is pruned meanwhile shows: all is read at the same moment.
 pub(super) fn read_after(revision: i64, limit: u32) -> Statement {
-    let text = "SELECT head.revision, head.pruned, changes.revision, kind, name \
-                FROM change_head head LEFT JOIN changes ON changes.revision > ? \
+    let text = "SELECT change_head.revision, pruned, changes.revision, kind, name \
+                FROM change_head LEFT JOIN changes ON changes.revision > ? \
                 ORDER BY changes.revision LIMIT ?";
     Statement::new(text).bind(revision).bind(limit)
 }
