@@ -2,13 +2,16 @@
 
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::net::{TcpStream, lookup_host};
+use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tonic::transport::{Channel, Endpoint, Uri};
@@ -16,6 +19,10 @@ use tower::service_fn;
 
 use super::Gathered;
 use crate::limits::HANDSHAKE;
+
+/// How long a handshake may take: a server at which a fleet boots lets its clients wait for their
+/// turn.
+const TURN: Duration = Duration::from_secs(20);
 
 /// Where a server listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,24 +81,34 @@ async fn dial(
     let first = turn.fetch_add(1, Ordering::Relaxed) % candidates.len().max(1);
     let mut failure = io::Error::new(io::ErrorKind::NotFound, format!("{address} has no address"));
     for candidate in candidates[first..].iter().chain(&candidates[..first]) {
+        // Servers are known by their SPIFFE ID; the name serves routers on the way alone.
+        let name = ServerName::try_from(address.host.clone())
+            .unwrap_or_else(|_| ServerName::IpAddress(candidate.ip().into()));
         let attempt = async {
-            let stream = TcpStream::connect(candidate).await?;
+            let stream = TcpStream::connect(candidate);
+            let stream = within(HANDSHAKE, "connection to", candidate, stream).await?;
             stream.set_nodelay(true)?;
-            // Servers are known by their SPIFFE ID; the name serves routers on the way alone.
-            let name = ServerName::try_from(address.host.clone())
-                .unwrap_or_else(|_| ServerName::IpAddress(candidate.ip().into()));
-            TlsConnector::from(config.clone()).connect(name, stream).await
+            let stream = TlsConnector::from(config.clone()).connect(name, stream);
+            within(TURN, "TLS handshake with", candidate, stream).await
         };
-        match tokio::time::timeout(HANDSHAKE, attempt).await {
-            Ok(Ok(stream)) => return Ok(stream),
-            Ok(Err(error)) => failure = error,
-            Err(_) => {
-                let text = format!("no TLS handshake with {candidate} within {HANDSHAKE:?}");
-                failure = io::Error::new(io::ErrorKind::TimedOut, text);
-            }
+        match attempt.await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => failure = error,
         }
     }
     Err(failure)
+}
+
+async fn within<T>(
+    limit: Duration,
+    what: &str,
+    server: &SocketAddr,
+    step: impl Future<Output = io::Result<T>>,
+) -> io::Result<T> {
+    timeout(limit, step).await.unwrap_or_else(|_| {
+        let text = format!("no {what} {server} within {limit:?}");
+        Err(io::Error::new(io::ErrorKind::TimedOut, text))
+    })
 }
 
 #[cfg(test)]

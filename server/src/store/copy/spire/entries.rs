@@ -76,6 +76,7 @@ impl Spire {
         let mut belongings = self.belongings(&page, &mut batch.skipped).await?;
         let table = table_of(Kind::Entry);
         let mut entries = Vec::with_capacity(page.rows.len());
+        let has_jwt_svid_ttl = self.database.has_jwt_svid_ttl();
         for row in &page.rows {
             let fields = self.database.fields(row, COLUMNS);
             let mut name = row.text(1).unwrap_or_default().to_owned();
@@ -87,12 +88,24 @@ impl Spire {
             let belongings = belongings.remove(&number).unwrap_or_default();
             match self.entry(&fields, belongings) {
                 Ok((record, has_more)) => {
-                    entries.push(Numbered { number, record });
+                    let mut remark = |text: &str| {
+                        let (name, text) = (name.clone(), text.to_owned());
+                        batch.remarks.push(Remark { table, name, text });
+                    };
                     if has_more {
-                        let text = "additional_attributes holds fields that no server here knows, \
-                                    and they are not copied";
-                        batch.remarks.push(Remark { table, name, text: text.to_owned() });
+                        remark(
+                            "additional_attributes holds fields that no server here knows, and \
+                             they are not copied",
+                        );
                     }
+                    if record.x509_svid_ttl != 0 && !has_jwt_svid_ttl {
+                        remark(
+                            "its lifetime counted for JWT-SVIDs, too; as after SPIRE's own \
+                             upgrade these now get the server's default, unless you set \
+                             -jwtSVIDTTL",
+                        );
+                    }
+                    entries.push(Numbered { number, record });
                 }
                 Err(unfit) => batch.skipped.push(unfit.of(table, name)),
             }
@@ -172,12 +185,6 @@ impl Spire {
             u32::try_from(number)
                 .map_err(|_| Unfit::unreadable(format!("{column} {number} is no lifetime")))
         };
-        let x509_svid_ttl = ttl("ttl")?;
-        let jwt_svid_ttl = match self.database.has_jwt_svid_ttl() {
-            true => ttl("jwt_svid_ttl")?,
-            // Before there was such a column the other one counted for both.
-            false => x509_svid_ttl,
-        };
         let spiffe_id: SpiffeId = parse("spiffe_id", fields.text("spiffe_id")?)?;
         let parent_id: SpiffeId = parse("parent_id", fields.text("parent_id")?)?;
         for id in [&spiffe_id, &parent_id] {
@@ -193,8 +200,8 @@ impl Spire {
             spiffe_id,
             parent_id,
             selectors: required(&belongings.selectors)?,
-            x509_svid_ttl,
-            jwt_svid_ttl,
+            x509_svid_ttl: ttl("ttl")?,
+            jwt_svid_ttl: ttl("jwt_svid_ttl")?,
             federates_with: belongings.federates_with,
             dns_names,
             admin: fields.truth("admin")?,
