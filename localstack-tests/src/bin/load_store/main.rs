@@ -62,9 +62,14 @@ enum Kind {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
-    let flags = Flags::parse();
-    let mut costs = Table::of_calls();
-    let mut figures = Table::of_figures();
+    let (mut costs, mut figures) = (Table::of_calls(), Table::of_figures());
+    let measured = measure(&Flags::parse(), &mut costs, &mut figures).await;
+    // What was measured before something failed is told as well.
+    println!("{costs}\n{figures}");
+    measured
+}
+
+async fn measure(flags: &Flags, costs: &mut Table, figures: &mut Table) -> Result<()> {
     let mut world = World::start(flags.database).await?;
 
     let begin = Instant::now();
@@ -94,14 +99,12 @@ async fn main() -> Result<()> {
     figures.add_times("entry created at one server, until the other tells an agent", &delays);
     figures.add("p99 of that", format!("{:.1} ms", delays.quantile(0.99).as_secs_f64() * 1e3));
 
-    lists::measure(&world, flags.entries, &agents, &mut costs).await?;
+    lists::measure(&world, flags.entries, &agents, costs).await?;
 
     let time = Duration::from_secs(flags.idle);
-    rest::alone(&world, time, &mut figures).await?;
+    rest::alone(&world, time, figures).await?;
     let asking = agents.get(..flags.agents).unwrap_or(&agents);
-    rest::with_agents(&world, asking, time, &mut figures).await?;
-    println!("{costs}\n{figures}");
-    Ok(())
+    rest::with_agents(&world, asking, time, figures).await
 }
 
 fn seconds(begin: Instant) -> String {

@@ -4,12 +4,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use futures::future::try_join_all;
+use futures::future::{ready, try_join_all};
+use futures::stream::{self, StreamExt, TryStreamExt};
 use spire_localstack_tests::load::{Agent, Nodes, Table};
 use tokio::time::{Instant, interval_at, sleep};
 use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
 
-use crate::world::{World, told};
+use crate::world::{AT_A_TIME, World, told};
 
 /// How often an agent asks what it may serve, as SPIRE's agents do.
 const ASKED_EVERY: Duration = Duration::from_secs(5);
@@ -31,10 +33,16 @@ pub(crate) async fn with_agents(
     figures: &mut Table,
 ) -> Result<()> {
     let nodes = Nodes::of(world.second());
+    let channels: Vec<Channel> = agents.iter().map(|agent| nodes.connect(agent)).collect();
+    // A few at a time: a server turns away a crowd that comes from one address.
+    let connected =
+        stream::iter(channels.clone()).map(|channel| async move { told(&channel).await });
+    connected.buffer_unordered(AT_A_TIME).try_for_each(|_| ready(Ok(()))).await?;
+
     let (stop, answers) = (CancellationToken::new(), AtomicU64::new(0));
     let first = Instant::now();
-    let asking = agents.iter().enumerate().map(|(number, agent)| {
-        let (channel, stop, answers) = (nodes.connect(agent), stop.clone(), &answers);
+    let asking = channels.into_iter().enumerate().map(|(number, channel)| {
+        let (stop, answers) = (stop.clone(), &answers);
         let begin = first + ASKED_EVERY.mul_f64(number as f64 / agents.len() as f64);
         async move {
             let mut turns = interval_at(begin, ASKED_EVERY);

@@ -20,8 +20,8 @@ use crate::Kind;
 /// How often an agent asks that waits for an entry.
 const ASKED_EVERY: Duration = Duration::from_millis(5);
 
-/// How many agents attest at a time.
-const AT_A_TIME: usize = 8;
+/// How many agents attest, or connect, at a time.
+pub(crate) const AT_A_TIME: usize = 8;
 
 /// The servers.
 pub(crate) struct World {
