@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::process::Command;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use spire_core::bundle::certificate_pem;
@@ -92,7 +92,7 @@ async fn aws_pca() {
 async fn spire() {
     let place = Place::start("above", None, "/below", true, &Settings::default()).await.unwrap();
     let mut above = Spire(place);
-    let below = settled(&mut above).await;
+    let mut below = settled(&mut above).await;
     above.0.server.process().kill().unwrap();
     let active = below.goes_on_without(&above).await;
     above.0.server.start_again().await.unwrap();
@@ -194,10 +194,11 @@ impl Below {
     }
 
     /// Waits until another authority signs than the one with the ID `former`.
-    async fn replaces(&self, former: &str) {
+    async fn replaces(&mut self, former: &str) {
         let began = Instant::now();
         while self.authority("active").await == former {
-            assert!(began.elapsed() < PATIENCE, "{former} signs for ever");
+            let log = self.server.process().log();
+            assert!(began.elapsed() < PATIENCE, "{former} signs for ever:\n{log}");
         }
     }
 
@@ -321,6 +322,15 @@ impl Above for Pca {
 /// Another server, with an agent that vouches for the one below.
 struct Spire(Place);
 
+impl Spire {
+    /// How many roots its agent knows.
+    fn known_to_agent(&self) -> usize {
+        let kept = fs::read(self.0.agent.data().join("agent-data.json")).unwrap();
+        let kept: Value = serde_json::from_slice(&kept).unwrap();
+        kept["bundle"].as_array().unwrap().len()
+    }
+}
+
 impl Above for Spire {
     fn plugin(&self) -> String {
         self.0.upstream_authority()
@@ -342,7 +352,13 @@ impl Above for Spire {
 
     async fn replace_root(&mut self) {
         let above = &self.0.server;
+        let (known, began) = (self.known_to_agent(), Instant::now());
         above.command(&["localauthority", "x509", "prepare"]).await.unwrap();
+        // Else the agent would not know the server again that was away since then.
+        while self.known_to_agent() == known {
+            assert!(began.elapsed() < PATIENCE, "the agent does not learn of the new root");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
         let show = ["localauthority", "x509", "show", "-output", "json"];
         let shown: Value = serde_json::from_str(&above.command(&show).await.unwrap()).unwrap();
         let prepared = shown["prepared"]["authority_id"].as_str().unwrap();

@@ -32,10 +32,10 @@ use crate::rate_limit::origin_of;
 const CONNECTIONS: usize = 16_384;
 
 /// Of these, in their handshake or without a client certificate: as many as keep the processors
-/// busy while clouds are asked about them. A sixteenth of them may be of one address: nodes behind
+/// busy while clouds are asked about them. A quarter of them may be of one address: more nodes behind
 /// one NAT that boot together take turns, and others do not notice.
-const UNPROVEN: usize = 2048;
-const UNPROVEN_EACH: usize = UNPROVEN / 16;
+const UNPROVEN: usize = 4096;
+const UNPROVEN_EACH: usize = UNPROVEN / 4;
 
 /// Besides, who waits for its turn, a few kilobytes each: so many nodes behind one NAT may boot
 /// together and leave room for those behind another.
