@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
@@ -16,7 +17,6 @@ use spire_core::clock::Clock;
 use spire_core::grpc::Gathered;
 use spire_core::id::SpiffeId;
 use spire_core::keys::{KeyType, LocalKey};
-use spire_core::limits::HANDSHAKE;
 use spire_core::svid::x509::{X509Svid, agent_request};
 use spire_core::tls::{self, Identity, ServerTrust};
 use spire_core::wire::agent::agent_client::AgentClient;
@@ -31,6 +31,9 @@ use tonic::transport::{Channel, Endpoint, Uri};
 use tower::service_fn;
 
 use super::Server;
+
+/// How long a node waits until it is connected and greeted: as long as an agent waits for its turn.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The nodes of one server: where it is, and what it is known by.
 #[derive(Debug)]
@@ -127,7 +130,7 @@ impl Nodes {
                 connector.connect(ServerName::IpAddress(server.ip().into()), stream).await
             };
             async {
-                io::Result::Ok(Gathered::new(TokioIo::new(timeout(HANDSHAKE, greeting).await??)))
+                io::Result::Ok(Gathered::new(TokioIo::new(timeout(PATIENCE, greeting).await??)))
             }
         });
         Ok(Endpoint::from_static("http://spire-server").connect_with_connector_lazy(connector))
