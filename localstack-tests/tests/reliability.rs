@@ -13,7 +13,7 @@ async fn what_was_acknowledged_stays_whatever_goes_away() {
         let plan = Plan {
             engine,
             agents: 40,
-            duration: Duration::from_secs(40),
+            duration: Duration::from_secs(60),
             outage: Duration::from_secs(4),
         };
         println!("{}", run(&plan).await.unwrap());

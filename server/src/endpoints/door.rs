@@ -33,7 +33,8 @@ const CONNECTIONS: usize = 16_384;
 
 /// Of these, in their handshake or without a client certificate: as many as keep the processors
 /// busy while clouds are asked about them. A quarter of them may be of one address: more nodes behind
-/// one NAT that boot together take turns, and others do not notice.
+/// one NAT that boot together take turns, and others do not notice. A quarter is more than a cloud is
+/// asked about in one call: fewer would never fill a call, and wait for the pace of calls instead.
 const UNPROVEN: usize = 4096;
 const UNPROVEN_EACH: usize = UNPROVEN / 4;
 

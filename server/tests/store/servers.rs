@@ -15,7 +15,7 @@ each_database! {
 
 /// How often servers start at once: more by hand.
 fn rounds() -> usize {
-    std::env::var("SPIRE_TEST_MIGRATIONS").map_or(3, |text| text.parse().unwrap())
+    std::env::var("SPIRE_TEST_MIGRATIONS").map_or(10, |text| text.parse().unwrap())
 }
 
 async fn tables_of_others_are_refused_and_left(kind: Kind) {
