@@ -13,7 +13,8 @@ use super::update::HeldSvid;
 use super::{Counts, Nearest};
 use crate::rotation::due::{Renewal, jitter};
 
-/// A refused entry is tried again after this long, and after twice as long each further time.
+/// An entry that was refused, or whose new SVID leads to a tainted root, is tried again after this
+/// long, and after twice as long each further time.
 const FIRST_RETRY: SignedDuration = SignedDuration::from_secs(5);
 /// The longest wait between two tries.
 const LAST_RETRY: SignedDuration = SignedDuration::from_secs(240);
@@ -58,6 +59,8 @@ struct Record {
     renew_at: Timestamp,
     retry_at: Option<Timestamp>,
     refusals: u32,
+    /// How many SVIDs in a row led to a tainted root when they came.
+    tainted: u32,
     subscribers: usize,
     last_use: u64,
 }
@@ -171,10 +174,23 @@ impl Records {
         }
     }
 
-    /// Takes over an SVID. Returns whether its entry is still there.
-    pub(super) fn hold(&mut self, id: &EntryId, svid: HeldSvid) -> bool {
+    /// Takes over an SVID. Returns whether its entry is still there. One that leads to a tainted
+    /// root is due again soon: the server that signed it may not know of the taint yet.
+    pub(super) fn hold(
+        &mut self,
+        id: &EntryId,
+        svid: HeldSvid,
+        is_tainted: bool,
+        now: Timestamp,
+    ) -> bool {
         let Some(record) = self.by_id.get_mut(id) else { return false };
         record.renew_at = self.renewal.due_at(svid.svid.not_before, svid.svid.expires_at, jitter());
+        if is_tainted {
+            record.renew_at = record.renew_at.min(now + retry_wait(record.tainted));
+            record.tainted = record.tainted.saturating_add(1);
+        } else {
+            record.tainted = 0;
+        }
         record.retry_at = None;
         record.refusals = 0;
         record.svid = Some(Arc::new(svid));
@@ -201,8 +217,7 @@ impl Records {
 
     pub(super) fn refuse(&mut self, id: &EntryId, now: Timestamp) {
         let Some(record) = self.by_id.get_mut(id) else { return };
-        let wait = FIRST_RETRY * 2_i32.pow(record.refusals.min(6));
-        record.retry_at = Some(now + wait.min(LAST_RETRY));
+        record.retry_at = Some(now + retry_wait(record.refusals));
         record.refusals = record.refusals.saturating_add(1);
     }
 
@@ -307,6 +322,11 @@ impl Records {
     }
 }
 
+/// How long an entry is left alone after so many failures in a row and one more.
+fn retry_wait(failures: u32) -> SignedDuration {
+    (FIRST_RETRY * 2_i32.pow(failures.min(6))).min(LAST_RETRY)
+}
+
 /// Whether the entry gives a node a second ID, which no workload can come close to.
 fn names_a_node(entry: &Entry) -> bool {
     entry.selectors.iter().any(|selector| selector.kind() == "spiffe_id")
@@ -320,6 +340,7 @@ impl Record {
             renew_at: Timestamp::MAX,
             retry_at: None,
             refusals: 0,
+            tainted: 0,
             subscribers: 0,
             last_use: 0,
         }

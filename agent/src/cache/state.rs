@@ -9,6 +9,7 @@ use spire_core::bundle::Bundle;
 use spire_core::entry::{Entry, EntryId};
 use spire_core::id::TrustDomain;
 use spire_core::selector::Selector;
+use spire_core::svid::x509::leads_to;
 use tokio::sync::watch;
 
 use super::Authorized;
@@ -171,8 +172,11 @@ impl State {
 
     pub(super) fn hold(&mut self, svids: Vec<(EntryId, HeldSvid)>, now: Timestamp) {
         let mut changed = HashSet::with_capacity(svids.len());
+        let tainted = self.bundles.own.tainted();
         for (id, svid) in svids {
-            if self.records.hold(&id, svid) {
+            let leads_to = |tainted: &Bundle| leads_to(&svid.svid.chain, tainted, now);
+            let is_tainted = tainted.as_ref().is_some_and(leads_to);
+            if self.records.hold(&id, svid, is_tainted, now) {
                 changed.insert(id);
             }
         }

@@ -1,5 +1,7 @@
 //! What callers of a cache see.
 
+mod taint;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -306,16 +308,6 @@ fn a_refused_entry_does_not_hold_up_the_others() {
     node.clock.advance(SignedDuration::from_secs(5));
     assert_eq!(node.sign(10), ["a"]);
     assert_eq!(ids(&now(caller.next()).unwrap()), ["a", "b"]);
-}
-
-#[test]
-fn a_tainted_svid_is_due_at_once_and_once() {
-    let node = Node::new(10);
-    node.authorize([entry("a", &["unix:uid:1"]), entry("b", &["unix:uid:2"])]);
-    node.sign(10);
-    assert_eq!(node.cache.taint(|svid| svid.svid.id.path() == "/a"), 1);
-    assert_eq!(node.sign(10), ["a"]);
-    assert!(node.cache.due(10).is_empty());
 }
 
 #[test]

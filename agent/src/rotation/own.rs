@@ -1,8 +1,9 @@
 //! The agent's own SVID: renewed, or attested anew, with a new key each time.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use spire_core::bundle::Bundle;
 use spire_core::clock::Clock;
 use spire_core::id::SpiffeId;
@@ -12,13 +13,20 @@ use tokio::sync::watch;
 
 use super::due::{half_of_certificate, jitter};
 use crate::attestation::{AttestationError, NodeAttestation};
+use crate::backoff::Backoff;
 use crate::client::Server;
 use crate::identity::AgentIdentity;
+
+/// How soon another SVID is asked for where a new one leads to a tainted root, and the longest wait
+/// between two tries.
+const FIRST_RETRY: Duration = Duration::from_secs(5);
+const LAST_RETRY: Duration = Duration::from_mins(4);
 
 /// The SVID that this agent presents to its server. It has one owner, who replaces it in time.
 pub struct OwnSvid {
     identity: AgentIdentity,
     due_at: Timestamp,
+    taint_backoff: Backoff,
     presented: watch::Sender<Option<tls::Identity>>,
     attestation: NodeAttestation,
     server: Arc<Server>,
@@ -38,7 +46,8 @@ impl OwnSvid {
     ) -> Self {
         let clock = attestation.clock.clone();
         let due_at = due_at(&identity);
-        Self { identity, due_at, presented, attestation, server, bundle, clock }
+        let taint_backoff = Backoff::new(FIRST_RETRY, LAST_RETRY);
+        Self { identity, due_at, taint_backoff, presented, attestation, server, bundle, clock }
     }
 
     /// Whom it names.
@@ -68,12 +77,16 @@ impl OwnSvid {
 
     /// Makes it due where it leads to one of the roots of `tainted`. Returns whether it does.
     pub fn is_tainted_by(&mut self, tainted: &Bundle) -> bool {
-        let tainted = leads_to(&self.identity.svid().chain, tainted, self.clock.now());
-        if tainted {
+        let is_tainted = self.leads_to(tainted);
+        if is_tainted {
             tracing::info!("Agent SVID is tainted by a root authority, forcing rotation");
             self.due_at = Timestamp::MIN;
         }
-        tainted
+        is_tainted
+    }
+
+    fn leads_to(&self, roots: &Bundle) -> bool {
+        leads_to(&self.identity.svid().chain, roots, self.clock.now())
     }
 
     /// Replaces it: by another attestation where the server allows that, else by renewal.
@@ -125,7 +138,22 @@ impl OwnSvid {
         self.presented.send_replace(Some(identity.tls.clone()));
         self.identity = identity;
         self.server.reconnect();
+        self.hasten_where_tainted();
         Ok(())
+    }
+
+    /// A server that does not know of a taint yet signs below the tainted root still: another SVID
+    /// is asked for soon, and then less and less often.
+    fn hasten_where_tainted(&mut self) {
+        let tainted = self.bundle.borrow().tainted();
+        if !tainted.is_some_and(|tainted| self.leads_to(&tainted)) {
+            self.taint_backoff.reset();
+            return;
+        }
+        let wait = self.taint_backoff.after_failure();
+        tracing::warn!(retry_interval = ?wait, "New agent SVID is tainted by a root authority");
+        let wait = SignedDuration::try_from(wait).unwrap_or(SignedDuration::MAX);
+        self.due_at = self.due_at.min(self.clock.now() + wait);
     }
 }
 

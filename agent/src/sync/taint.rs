@@ -1,4 +1,5 @@
-//! Authorities that an operator no longer trusts: what they signed is replaced at once.
+//! Authorities that an operator no longer trusts: what they signed is replaced at once. What is
+//! signed below them even after that is told from the rest where it is taken over.
 
 use std::collections::BTreeSet;
 

@@ -47,6 +47,14 @@ impl Bundle {
         }
     }
 
+    /// A bundle of the tainted roots alone; `None` where there are none.
+    pub fn tainted(&self) -> Option<Self> {
+        let tainted = self.x509_authorities.iter().filter(|root| root.tainted);
+        let x509_authorities: Vec<_> = tainted.cloned().collect();
+        let empty = || Self::empty(self.trust_domain.clone());
+        (!x509_authorities.is_empty()).then(|| Self { x509_authorities, ..empty() })
+    }
+
     /// Whether `other` trusts the same authorities, whatever their order, hint and number.
     pub fn same_authorities(&self, other: &Self) -> bool {
         let x509 = |bundle: &Self| BTreeSet::from_iter(bundle.x509_authorities.iter().cloned());

@@ -7,8 +7,13 @@ mod world;
 
 use jiff::SignedDuration;
 use spire_core::id::TrustDomain;
+use spire_core::svid::x509::is_signed_by;
 use spire_core::wire::agent::agent_client::AgentClient;
 use spire_core::wire::agent::{BanAgentRequest, DeleteAgentRequest};
+use spire_core::wire::local_authority::local_authority_client::LocalAuthorityClient;
+use spire_core::wire::local_authority::{
+    ActivateX509AuthorityRequest, PrepareX509AuthorityRequest,
+};
 use spire_server::store::{Settings, Store};
 
 use world::{By, Node, World};
@@ -174,8 +179,22 @@ async fn what_a_tainted_authority_signed_is_replaced_at_once() {
             node.fetch().await.filter(|svids| svids[0].x509_svid != before[0].x509_svid)
         })
         .await;
+    // The server signs below the tainted root still.
+    renewed(&world, &mut node).await;
+    renewed(&world, &mut node).await;
+    let mut authorities = LocalAuthorityClient::new(world.operator().await);
+    let prepared = authorities.prepare_x509_authority(PrepareX509AuthorityRequest {}).await;
+    let authority_id = prepared.unwrap().into_inner().prepared_authority.unwrap().authority_id;
+    world.pass_until(async || (node.storage().data().bundle.len() == 2).then_some(())).await;
+    let activate = ActivateX509AuthorityRequest { authority_id: authority_id.clone() };
+    authorities.activate_x509_authority(activate).await.unwrap();
+    let is_signed = |serial: &String| is_signed_by(serial, &authority_id);
+    world.pass_until(async || node.serial().filter(is_signed)).await;
     let half = SignedDuration::from_hours(9);
     assert!(world.clock.now().duration_since(began) < half, "it was due anyway");
+    let serial = node.serial();
+    world.pass(SignedDuration::from_mins(10)).await;
+    assert_eq!(node.serial(), serial, "it is replaced without need");
     node.stop().await;
 }
 
