@@ -60,7 +60,7 @@ pub enum StorageError {
 
 impl Storage {
     /// Opens the data folder and makes it where it does not exist. Files of agents through 1.8 are
-    /// taken over where there is no newer file.
+    /// taken over where there is no newer one of later agents.
     ///
     /// # Errors
     /// [`StorageError`].
@@ -68,7 +68,7 @@ impl Storage {
         fs::create_dir_all(folder).map_err(|error| io_error(folder, error))?;
         let path = folder.join(FILE);
         let data = match read(&path, MAX_FILE_BYTES)? {
-            Some(text) => agent_data::parse(&text)?,
+            Some(text) => legacy::newer(folder, &path, agent_data::parse(&text)?)?,
             None => legacy::data(folder)?,
         };
         Ok(Self { path, cache_path: folder.join(CACHE_FILE), data: Mutex::new(data) })
