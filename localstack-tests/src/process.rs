@@ -2,6 +2,7 @@
 //! test.
 
 use std::io::{BufRead, BufReader, Read};
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -119,11 +120,25 @@ impl Process {
     /// Ends the program as a crash does.
     ///
     /// # Errors
-    /// When it cannot be killed.
+    /// When it cannot be killed, or has ended by itself.
     pub fn kill(&mut self) -> anyhow::Result<()> {
         self.child.kill()?;
-        self.child.wait()?;
+        let status = self.child.wait()?;
+        if status.signal() != Some(Signal::KILL.as_raw()) {
+            bail!("{} had ended by itself with {status}:\n{}", self.name, self.log());
+        }
         Ok(())
+    }
+
+    /// Makes sure that the program still runs.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn check(&mut self) -> anyhow::Result<()> {
+        match self.child.try_wait()? {
+            None => Ok(()),
+            Some(status) => bail!("{} has ended with {status}:\n{}", self.name, self.log()),
+        }
     }
 }
 

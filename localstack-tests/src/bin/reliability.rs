@@ -7,7 +7,8 @@
 //! ```
 //!
 //! It fails where something that was acknowledged is missing, where something is there that nobody
-//! asked for, where a join token admitted two, or where a server has ended by itself.
+//! asked for, where a join token or an instance's document admitted two, where a server that runs
+//! did not answer an agent, or where a server has ended by itself.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Agents that move from server to server, and nodes that race for one token.
+//! Agents that move from server to server, and nodes that race to be the one that may join.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use bytes::Bytes;
 use futures::future::join_all;
 use futures::stream;
 use prost::Message;
@@ -21,6 +22,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
+use super::instances::Instances;
 use super::writers::Entries;
 use super::{Counts, Place, SERVERS, count};
 use crate::load::{Agent, Node, Nodes, unix_channel};
@@ -65,8 +67,12 @@ impl Agents {
     ) {
         for turn in agent.. {
             let server = turn % SERVERS;
-            let runs = || counts.runs[server].load(Ordering::Relaxed);
-            let expected = runs();
+            // Whether it is expected to answer, and how often servers were killed.
+            let state = || {
+                let runs = counts.runs[server].load(Ordering::Relaxed);
+                (runs, counts.servers_killed.load(Ordering::Relaxed))
+            };
+            let before = state();
             let without = !counts.database_runs.load(Ordering::Relaxed);
             match self.entries(agent, server).await {
                 Ok(_) => {
@@ -75,7 +81,7 @@ impl Agents {
                         count(&counts.told_without_database);
                     }
                 }
-                Err(_) if expected && runs() => count(&counts.not_told),
+                Err(_) if before.0 && before == state() => count(&counts.not_told),
                 Err(_) => {}
             }
             if stop.run_until_cancelled(sleep(ASKED_EVERY)).await.is_none() {
@@ -118,9 +124,11 @@ impl Agents {
     }
 }
 
-/// Tokens are made, and each is shown to all servers at once with another key.
+/// Tokens are made and instances launched in turn. Each token, and each instance's document, is
+/// shown to all servers at once with another key.
 pub(super) async fn race(
     places: Vec<Place>,
+    instances: Arc<Instances>,
     counts: Arc<Counts>,
     stop: CancellationToken,
 ) -> Result<()> {
@@ -129,19 +137,31 @@ pub(super) async fn race(
         if stop.run_until_cancelled(sleep(Duration::from_millis(300))).await.is_none() {
             return Ok(());
         }
-        let Ok(Ok(token)) = timeout(CALL, token(&places[turn % SERVERS])).await else { continue };
-        let shown = nodes.iter().map(|nodes| async {
-            let node = Node::new("join_token", token.clone()).await?;
-            timeout(CALL, nodes.attest(&node)).await?
-        });
-        let admitted = join_all(shown).await.into_iter().filter(Result::is_ok).count();
-        ensure!(admitted <= 1, "one token admitted {admitted}");
-        count(&counts.tokens);
-        if admitted == 1 {
-            count(&counts.admitted);
+        if turn % 2 == 1 {
+            let admitted = show(&nodes, "aws_iid", instances.launch(turn)).await?;
+            count(&counts.documents);
+            counts.documents_admitted.fetch_add(admitted, Ordering::Relaxed);
+            continue;
         }
+        let made = timeout(CALL, token(&places[turn / 2 % SERVERS])).await;
+        let Ok(Ok(token)) = made else { continue };
+        let admitted = show(&nodes, "join_token", token).await?;
+        count(&counts.tokens);
+        counts.tokens_admitted.fetch_add(admitted, Ordering::Relaxed);
     }
     Ok(())
+}
+
+/// Shows evidence that may be used once to all servers, and returns how many have admitted it.
+async fn show(nodes: &[Nodes], kind: &'static str, evidence: impl Into<Bytes>) -> Result<u64> {
+    let evidence = evidence.into();
+    let shown = nodes.iter().map(|nodes| async {
+        let node = Node::new(kind, evidence.clone()).await?;
+        timeout(CALL, nodes.attest(&node)).await?
+    });
+    let admitted = join_all(shown).await.into_iter().filter(Result::is_ok).count();
+    ensure!(admitted <= 1, "one evidence of {kind} admitted {admitted}");
+    Ok(admitted as u64)
 }
 
 async fn token(place: &Place) -> Result<String> {

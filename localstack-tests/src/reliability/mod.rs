@@ -1,11 +1,13 @@
 //! Several servers on one database, all of which go away and come back while they are used.
 //!
-//! Writers change entries, agents ask what they may serve now here and now there, join tokens are
-//! raced for; meanwhile servers are killed, the database is stopped and killed, and the connections
-//! between them are cut, slow, or dead without anybody being told. At the end the database must hold
-//! what was acknowledged, and every agent be told exactly that by every server.
+//! Writers change entries, agents ask what they may serve now here and now there, nodes race for
+//! join tokens and for the one use of an instance's document; meanwhile servers are killed, the
+//! database is stopped and killed, and the connections between them are cut, slow, or dead without
+//! anybody being told. At the end the database must hold what was acknowledged, and every agent be
+//! told exactly that by every server.
 
 mod agents;
+mod instances;
 mod trouble;
 mod writers;
 
@@ -25,6 +27,7 @@ use crate::load::Table;
 use crate::{Folder, Server, ServerFile};
 
 use agents::Agents;
+use instances::Instances;
 use trouble::Trouble;
 use writers::Writer;
 
@@ -63,7 +66,9 @@ struct Counts {
     told_without_database: AtomicU64,
     not_told: AtomicU64,
     tokens: AtomicU64,
-    admitted: AtomicU64,
+    tokens_admitted: AtomicU64,
+    documents: AtomicU64,
+    documents_admitted: AtomicU64,
     servers_killed: AtomicU64,
     databases_ended: AtomicU64,
     connections_cut: AtomicU64,
@@ -87,7 +92,8 @@ pub async fn run(plan: &Plan) -> Result<Table> {
     let tables = Database::on(&database).await?;
     let folder = Folder::new()?;
     let proxies = proxies(&database).await?;
-    let mut servers = start(&folder, &tables, &proxies).await?;
+    let instances = Arc::new(Instances::new(&folder).await?);
+    let mut servers = start(&folder, &tables, &proxies, &instances.node_attestor()).await?;
     let places: Vec<Place> = servers.iter().map(place).collect();
     let counts = Arc::new(Counts::default());
     counts
@@ -106,7 +112,8 @@ pub async fn run(plan: &Plan) -> Result<Table> {
     let asking: Vec<_> = (0..plan.agents)
         .map(|number| tokio::spawn(agents.clone().ask(number, counts.clone(), stop.clone())))
         .collect();
-    let racing = tokio::spawn(agents::race(places.clone(), counts.clone(), stop.clone()));
+    let racing = agents::race(places.clone(), instances, counts.clone(), stop.clone());
+    let racing = tokio::spawn(racing);
     let mut trouble =
         Trouble { plan, servers: &mut servers, database: &database, proxies: &proxies };
     trouble.make(&counts).await?;
@@ -116,8 +123,15 @@ pub async fn run(plan: &Plan) -> Result<Table> {
         ended?;
     }
     racing.await??;
+    for (what, counter) in
+        [("token", &counts.tokens_admitted), ("document", &counts.documents_admitted)]
+    {
+        ensure!(counter.load(Ordering::Relaxed) > 0, "not one {what} admitted anybody");
+    }
+    let not_told = counts.not_told.load(Ordering::Relaxed);
+    ensure!(not_told == 0, "running servers left {not_told} questions of agents unanswered");
 
-    // Not one server has ended by itself, and each says the same as the database.
+    // Each server says the same as the database.
     let entries = writers::list(&places[0]).await?;
     let known = writers.iter().map(Writer::known).sum::<usize>();
     let mut expected = entries.clone();
@@ -140,11 +154,17 @@ async fn proxies(database: &DatabaseServer) -> Result<Vec<Proxy>> {
     Ok(try_join_all((0..SERVERS).map(|_| Proxy::to(address))).await?)
 }
 
-async fn start(folder: &Folder, database: &Database, proxies: &[Proxy]) -> Result<Vec<Server>> {
+async fn start(
+    folder: &Folder,
+    database: &Database,
+    proxies: &[Proxy],
+    node_attestor: &str,
+) -> Result<Vec<Server>> {
     let mut servers = Vec::new();
     for (number, proxy) in proxies.iter().enumerate() {
         let file = ServerFile {
             server: "ratelimit { attestation = false signing = false }".to_owned(),
+            plugins: node_attestor.to_owned(),
             data_store: Some(format!(
                 "database_type = \"{}\"\nconnection_string = \"{}\"",
                 database.database_type(),
@@ -177,7 +197,10 @@ fn table(plan: &Plan, counts: &Counts, entries: usize) -> Table {
     table.add("writes that were refused", figure(&counts.refused));
     table.add("entries that were made; none lost, none too many", entries.to_string());
     table.add("join tokens raced for by three", figure(&counts.tokens));
-    table.add("of these used by one; by more than one: none", figure(&counts.admitted));
+    table.add("of these used by one; by more than one: none", figure(&counts.tokens_admitted));
+    table.add("documents of instances raced for by three", figure(&counts.documents));
+    let admitted = figure(&counts.documents_admitted);
+    table.add("of these used by one; by more than one: none", admitted);
     table.add(&format!("answers to {} agents", plan.agents), figure(&counts.told));
     table.add("of these while the database was away", figure(&counts.told_without_database));
     table.add("questions that a running server did not answer", figure(&counts.not_told));

@@ -35,6 +35,8 @@ impl Trouble<'_> {
                 break;
             }
             sleep(REST).await;
+            // None has ended by itself.
+            self.servers.iter_mut().try_for_each(|server| server.process().check())?;
             let number = round / 3 % SERVERS;
             match round % 8 {
                 1 => self.end_database(DatabaseServer::stop, counts).await?,
