@@ -1,20 +1,23 @@
 //! One story for each upstream authority: a first start below it, a restart, a rotation, a new root
-//! above, the upstream away for longer than a rotation may wait, and back. OpenSSL judges each chain.
+//! above, the upstream away until after the next authority was to take over, and back. OpenSSL
+//! judges each chain.
 
 use std::fs;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use serde_json::Value;
 use spire_core::bundle::certificate_pem;
-use spire_fakes::aws::{Aws, HOME_ACCOUNT, PrivateCa};
+use spire_fakes::aws::{Aws, HOME_ACCOUNT, Malice, PrivateCa};
 use spire_localstack_tests::nested::{Place, Settings};
 use spire_localstack_tests::process::PATIENCE;
 use spire_localstack_tests::{Folder, Server, ServerFile, command, packages};
 
 const REGION: &str = "us-west-2";
 
-/// The next CA is due after 20 s, and it is alarming after 30 s that there is none.
+/// The next CA is due after 20 s, it is alarming after 30 s that there is none, and it was to take
+/// over after 33 s.
 const LIVES: &str = "ca_ttl = \"40s\"\ndisable_jwt_svids = true\n\
                      experimental { rotation_check_interval = \"1s\" }";
 
@@ -37,6 +40,7 @@ async fn disk() {
     // What was read before goes on.
     fs::remove_file(above.0.join("ca.key")).unwrap();
     below.rotate().await;
+    below.rotate().await;
     below.server.logged("Unable to read the upstream CA; the one that was read").await.unwrap();
     below.verify(&above.root().await).await;
     above.replace_root().await;
@@ -51,6 +55,7 @@ async fn awssecret() {
     let below = settled(&mut above).await;
     let forbidden = "GetSecretValue".to_owned();
     above.aws.world().forbidden.insert(forbidden.clone());
+    below.rotate().await;
     below.rotate().await;
     below.server.logged("Unable to read the upstream CA; the one that was read").await.unwrap();
     below.verify(&above.root().await).await;
@@ -86,6 +91,20 @@ async fn aws_pca() {
     below.replaces(&active).await;
     below.verify(&above.root().await).await;
     assert_eq!(above.bought(), below.prepared());
+
+    // What it should not have signed is not used.
+    let active = below.authority("active").await;
+    above.0.world().authorities[0].malice = Some(Malice::OtherKey);
+    below.server.command(&prepare).await.unwrap_err();
+    let sentence = "its first certificate carries another key than the request";
+    below.server.logged(sentence).await.unwrap();
+    assert_eq!(below.authority("active").await, active);
+    below.verify(&above.root().await).await;
+    // The first one was bought before the restart.
+    let line = format!("issued={}", above.bought() - 1);
+    below.server.logged(&line).await.unwrap();
+    let issued = below.server.process().log().matches(" issued=").count();
+    assert_eq!(issued, above.bought() - 1);
 }
 
 #[tokio::test]
@@ -183,11 +202,26 @@ impl Below {
         command::run(openssl).await.unwrap().success().unwrap();
     }
 
-    /// Until long after the next authority was due, the one in use signs what leads to the root of
-    /// `above`. Returns its ID.
+    /// When the authority in use was to make way for the next one.
+    async fn activates_next_at(&self) -> Timestamp {
+        let show = ["authority", "show", "-output", "json"];
+        let shown: Value =
+            serde_json::from_str(&self.server.command(&show).await.unwrap()).unwrap();
+        let authorities = shown["x509_authorities"].as_array().unwrap();
+        let active = authorities.iter().find(|one| one["slot"] == "ACTIVE").unwrap();
+        let seconds = active["activates_next_at"].as_str().unwrap().parse().unwrap();
+        Timestamp::from_second(seconds).unwrap()
+    }
+
+    /// Until after the next authority was to take over, the one in use signs what leads to the root
+    /// of `above`. Returns its ID.
     async fn goes_on_without(&self, above: &impl Above) -> String {
         let (active, root) = (self.authority("active").await, above.root().await);
+        let due = self.activates_next_at().await;
         self.server.logged(ALARM).await.unwrap();
+        // A second may have been cut off.
+        let wait = due.as_second() + 1 - Timestamp::now().as_second();
+        tokio::time::sleep(Duration::from_secs(u64::try_from(wait).unwrap_or_default())).await;
         self.verify(&root).await;
         assert_eq!(self.authority("active").await, active);
         active
