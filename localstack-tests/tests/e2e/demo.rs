@@ -33,12 +33,22 @@ async fn the_demo_shows_every_step_in_every_cloud_and_leaves_nothing() {
         assert!(demo.ended().await.unwrap().success(), "{}", demo.log());
         let log = demo.log();
         assert!(log.contains(shown), "{shown} is not in {log}");
-        let mut rest = log.as_str();
-        for step in STEPS.into_iter().chain(["cleaned up"]) {
-            rest = rest.split_once(step).unwrap_or_else(|| panic!("{step}: {log}")).1;
-        }
+        assert_in_order(&log, STEPS.into_iter().chain(["cleaned up"]));
         assert_nothing_left(&folder);
     }
+}
+
+#[tokio::test]
+async fn the_demo_of_four_servers_shows_every_step_and_leaves_nothing() {
+    let folder = Folder::new().unwrap();
+    let mut demo = start(&folder, programs(), &["--nested"]);
+    assert!(demo.ended().await.unwrap().success(), "{}", demo.log());
+    let log = demo.log();
+    let places = ["root", "middle", "left leaf", "right leaf"];
+    let steps = ["X.509-SVID fetched", "X.509-SVID verified", "JWT-SVID verified", "cleaned up"];
+    assert_in_order(&log, places.map(|name| format!("server and agent      {name}")));
+    assert_in_order(&log, steps);
+    assert_nothing_left(&folder);
 }
 
 #[tokio::test]
@@ -88,6 +98,15 @@ fn start(folder: &Folder, programs: &Path, flags: &[&str]) -> Process {
     let mut demo = Command::new(env!("CARGO_BIN_EXE_demo"));
     demo.args(flags).env("TMPDIR", folder.path()).env(BIN_DIR, programs);
     Process::start("demo", &mut demo).unwrap()
+}
+
+/// One step after the other is in the log.
+fn assert_in_order(log: &str, steps: impl IntoIterator<Item = impl AsRef<str>>) {
+    let mut rest = log;
+    for step in steps {
+        let step = step.as_ref();
+        rest = rest.split_once(step).unwrap_or_else(|| panic!("{step}: {log}")).1;
+    }
 }
 
 /// Neither a file nor a process that names one.
