@@ -67,6 +67,7 @@ fn defaults_are_filled_in() {
     assert_eq!(config.prune_attested_nodes_batch_size, 1000);
     assert_eq!(config.max_attested_node_info_staleness, Duration::ZERO);
     assert_eq!(config.experimental, ExperimentalConfig::default());
+    assert_eq!(config.experimental.rotation_check_interval, Duration::from_secs(10));
     assert_eq!(config.health_checks.bind_port, "80");
     assert!(config.telemetry.hostname_label);
 }
