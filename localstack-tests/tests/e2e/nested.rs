@@ -1,5 +1,6 @@
-//! Four servers on three levels, all of whose authorities rotate, while a workload below one leaf and
-//! one below the other shake hands and check each other's tokens. Nothing ever fails.
+//! Four servers on three levels, all of whose authorities rotate, or whose root falls into wrong
+//! hands, while a workload below one leaf and one below the other shake hands and check each
+//! other's tokens. Nothing ever fails.
 //!
 //! `SPIRE_ROTATIONS` says how many rotations of each authority are waited for: 3 without it.
 
@@ -8,19 +9,24 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
+use serde_json::Value;
 use spiffe::{WorkloadApiClient, X509Source};
 use spiffe_rustls::{authorizer, mtls_client, mtls_server};
+use spire_core::svid::x509::{VerifyError, verify};
 use spire_core::wire::local_authority::local_authority_client::LocalAuthorityClient;
 use spire_core::wire::local_authority::{
     GetJwtAuthorityStateRequest, GetX509AuthorityStateRequest,
 };
 use spire_localstack_tests::folder::own_address;
 use spire_localstack_tests::nested::{Nested, Place, Settings, WORKLOADS};
+use spire_localstack_tests::process::PATIENCE;
 use spire_localstack_tests::server::TRUST_DOMAIN;
 use spire_localstack_tests::user::User;
 use spire_localstack_tests::{Folder, Process, command, packages};
 
 use crate::mutual_tls::{is_taking_over, shake_hands};
+use crate::turnover::Held;
 
 /// Each authority lives so long, and makes way for the next after half of that.
 const CA_TTL: Duration = Duration::from_secs(90);
@@ -70,6 +76,62 @@ async fn nothing_fails_below_different_leaves_while_all_levels_rotate() {
     assert!(failures.is_empty(), "{failures:#?}");
     assert!(*handshakes > 300 && *tokens > 30 && *openssl_turns > 3);
     nested.stop().await.unwrap();
+}
+
+/// What `docs/nested.md` tells an operator to do, step by step.
+#[tokio::test]
+async fn everything_below_leaves_a_root_in_wrong_hands_and_nothing_fails() {
+    let settings = Settings {
+        server: "experimental { rotation_check_interval = \"1s\" }".to_owned(),
+        agent: "experimental { sync_interval = \"1s\" }".to_owned(),
+    };
+    let nested = Nested::start(&settings, |_| {}).await.unwrap();
+    let mut workloads = Workloads::new(&nested).await;
+    let began = Instant::now();
+    let stolen = workloads.held();
+    let root = async |words: &str| {
+        let words: Vec<_> = words.split(' ').chain(["-output", "json"]).collect();
+        let answer = nested.root.server.command(&words).await.unwrap();
+        serde_json::from_str::<Value>(&answer).unwrap()
+    };
+    let id =
+        |answer: &Value, field: &str| answer[field]["authority_id"].as_str().unwrap().to_owned();
+
+    let prepared = id(&root("localauthority x509 prepare").await, "prepared_authority");
+    workloads.until(|held| held.bundle.x509_authorities.len() == 2).await;
+    root(&format!("localauthority x509 activate -authorityID {prepared}")).await;
+    let former = id(&root("localauthority x509 show").await, "old");
+    root(&format!("localauthority x509 taint -authorityID {former}")).await;
+    workloads.until(|held| held.is_by_a_later_ca(&stolen[0].bundle)).await;
+    for place in nested.places() {
+        while agents_below_old(place).await > 0 {
+            workloads.shake_hands();
+            assert!(began.elapsed() < PATIENCE * 2, "agents of the {} stay", place.name);
+        }
+    }
+    root(&format!("localauthority x509 revoke -authorityID {former}")).await;
+    workloads.until(|held| held.bundle.x509_authorities.len() == 1).await;
+    for (held, stolen) in workloads.held().iter().zip(&stolen) {
+        held.assert_valid();
+        let refused = verify(&stolen.chain, &held.bundle, Timestamp::now());
+        assert_eq!(refused, Err(VerifyError::UnknownAuthority));
+    }
+    workloads.check_tokens().await;
+
+    let Workloads { handshakes, failures, .. } = &workloads;
+    println!("{handshakes} handshakes in {:?}", began.elapsed());
+    assert!(failures.is_empty(), "{handshakes} handshakes, and {failures:#?}");
+    assert!(*handshakes > 100, "only {handshakes} handshakes");
+    nested.stop().await.unwrap();
+}
+
+/// How many agents of a server have an SVID that its former authority signed.
+async fn agents_below_old(place: &Place) -> usize {
+    let show = ["authority", "show", "-output", "json"];
+    let tree: Value = serde_json::from_str(&place.server.command(&show).await.unwrap()).unwrap();
+    let authorities = tree["x509_authorities"].as_array().unwrap();
+    let old = authorities.iter().find(|one| one["slot"] == "OLD").unwrap();
+    old["agents"].as_str().unwrap().parse().unwrap()
 }
 
 /// Which authorities have signed so far, by server and kind.
@@ -159,6 +221,22 @@ impl<'n> Workloads<'n> {
             assert!(began.elapsed() < limit, "{:#?}", self.failures);
             self.failures.clear();
             tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// What both hold.
+    fn held(&self) -> Vec<Held> {
+        self.sources.iter().map(|source| Held::of(&source.x509_context().unwrap())).collect()
+    }
+
+    /// Shakes hands until `what` holds for both.
+    async fn until(&mut self, what: impl Fn(&Held) -> bool) {
+        let began = Instant::now();
+        let mut moments = tokio::time::interval(Duration::from_millis(50));
+        while !self.held().iter().all(&what) {
+            moments.tick().await;
+            self.shake_hands();
+            assert!(began.elapsed() < PATIENCE, "it takes longer than {PATIENCE:?}");
         }
     }
 
