@@ -2,6 +2,8 @@
 //! one whose genuine evidence is among the seeds.
 #![no_main]
 
+mod bound;
+
 use std::net::IpAddr;
 use std::sync::{Arc, LazyLock};
 
@@ -50,7 +52,9 @@ impl Peer for Stranger {
 }
 
 fuzz_target!(|evidence: &[u8]| {
-    let mut peer = Stranger(Examination::default());
-    let verdict = RUNTIME.block_on(PLUGIN.verify(evidence, &mut peer));
-    assert!(verdict.is_err());
+    bound::in_time(|| {
+        let mut peer = Stranger(Examination::default());
+        let verdict = RUNTIME.block_on(PLUGIN.verify(evidence, &mut peer));
+        assert!(verdict.is_err());
+    });
 });

@@ -1,11 +1,13 @@
 //! Configuration files in HCL 1 and JSON: an error names a place in the file.
 #![no_main]
 
+mod bound;
+
 use libfuzzer_sys::fuzz_target;
 use spire_core::config::{Section, read_log, read_plugins};
 
 fuzz_target!(|text: &str| {
-    match Section::parse(text) {
+    bound::in_time(|| match Section::parse(text) {
         Ok(section) => {
             let _ = section.read(|reader| {
                 let plugins = read_plugins(reader);
@@ -18,5 +20,5 @@ fuzz_target!(|text: &str| {
             assert!((1..=lines).contains(&(error.at.line as usize)), "{error}");
             assert!(error.at.column >= 1, "{error}");
         }
-    }
+    });
 });
