@@ -24,6 +24,7 @@ use spire_core::clock::Clock;
 use spire_core::jws::{
     Algorithm, Claims, Fetched, Jws, JwsError, KeyCache, KeySet, KeySource, PublicKey,
 };
+use spire_fakes::time::shortest;
 
 /// Who signs with RSA.
 struct Issuer(RsaKeyPair);
@@ -343,6 +344,42 @@ async fn where_there_are_no_keys_each_asker_tries_again() {
     publisher.pass(30);
     assert_eq!(cache.key("one").await, Ok(issuer.key()));
     assert_eq!(publisher.fetches(), 3);
+}
+
+/// The longest tokens and sets of keys that are looked into, and longer ones.
+#[tokio::test]
+async fn a_megabyte_takes_a_tenth_of_a_second_at_most() {
+    let limit = Duration::from_millis(100);
+    // Keys are their issuer's word, not a stranger's, and this program may not be optimised.
+    let for_keys = if cfg!(debug_assertions) { limit * 10 } else { limit };
+    let key = Issuer::new().key();
+    let megabyte = |part: &str| part.repeat((1 << 20) / part.len());
+    let deep = URL_SAFE_NO_PAD.encode(format!("{{\"alg\":{}", "[".repeat(40_000)));
+    let many = format!("{{\"keys\":[{}{{}}]}}", "{},".repeat((1 << 20) / 3 - 10));
+    let texts = [
+        megabyte("A"),
+        megabyte("."),
+        megabyte("["),
+        megabyte("{\"a\":"),
+        format!("{0}.{0}.{0}", "A".repeat((1 << 20) / 3 - 1)),
+        format!("{deep}.e30.AAAA"),
+        many,
+    ];
+    for text in texts {
+        let bytes = text.as_bytes();
+        let token = || drop(check(bytes, &key).unwrap_err());
+        let keys = || drop(KeySet::from_jwks(bytes));
+        let certificates = || drop(KeySet::from_certificates(bytes));
+        let readers: [(&str, Duration, &dyn Fn()); 3] = [
+            ("a token", limit, &token),
+            ("keys", for_keys, &keys),
+            ("certificates", for_keys, &certificates),
+        ];
+        for (what, limit, read) in readers {
+            let took = shortest(limit, async || read()).await;
+            assert!(took < limit, "{what} of {text:.20}: {took:?}");
+        }
+    }
 }
 
 proptest::proptest! {

@@ -21,7 +21,10 @@ pub fn read_envelope<T: DeserializeOwned>(evidence: &[u8], what: &str) -> Result
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use serde::Deserialize;
+    use spire_fakes::time::shortest;
 
     use super::*;
 
@@ -45,6 +48,22 @@ mod tests {
         ] {
             let AttestError::Malformed(error) = read(text).unwrap_err() else { panic!("{text}") };
             assert!(error.contains(why), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn none_takes_long() {
+        let size = 1 << 20;
+        let limit = Duration::from_millis(100);
+        let string = format!(r#"{{"token":"{}"}}"#, "a".repeat(size));
+        let largest = |part: &str| part.repeat(MAX_ENVELOPE_BYTES / part.len());
+        for text in [string, "[".repeat(size), largest("["), largest(r#"{"token":"#), largest(" ")]
+        {
+            let took = shortest(limit, async || {
+                read_envelope::<Envelope>(text.as_bytes(), "data").unwrap_err();
+            });
+            let took = took.await;
+            assert!(took < limit, "{text:.30}: {took:?}");
         }
     }
 }
