@@ -49,6 +49,12 @@ impl FromSection for ServerConfig {
         reader.renamed("projectid_whitelist", "projectid_allow_list");
         let projects = read_projects(reader);
         let service_accounts = reader.strings("service_account_allow_list").unwrap_or_default();
+        if service_accounts.is_empty() {
+            reader.warn(
+                "instances of the allowed projects can attest whatever service account they have, \
+                 also those of tenants and of build systems; set service_account_allow_list",
+            );
+        }
         let max_instance_age = reader.duration("max_instance_age", "max_instance_age");
         let template = PathTemplate::read(reader, DEFAULT_PATH);
         let lookup = read_lookup(reader);
@@ -127,7 +133,8 @@ mod tests {
 
     #[test]
     fn defaults_are_those_of_spire() {
-        let (config, findings) = read(r#"projectid_allow_list = ["p"]"#);
+        let (config, findings) =
+            read("projectid_allow_list = [\"p\"]\nservice_account_allow_list = [\"a@p.example\"]");
         assert_eq!(findings, Findings::default());
         let config = config.unwrap();
         assert_eq!(config.projects, ["p"]);
@@ -156,8 +163,9 @@ mod tests {
             "projectid_whitelist = [\"p\", \"\"]\nallowed_label_keys = [\"a\"]\nuse_metadata = true",
         );
         assert!(mistakes.is_empty(), "{mistakes:?}");
-        assert_eq!(warnings.len(), 4, "{warnings:?}");
+        assert_eq!(warnings.len(), 5, "{warnings:?}");
         assert!(warnings[0].starts_with("projectid_whitelist is deprecated"), "{warnings:?}");
-        assert!(warnings[3].contains("use_metadata"), "{warnings:?}");
+        assert!(warnings[2].contains("set service_account_allow_list"), "{warnings:?}");
+        assert!(warnings[4].contains("use_metadata"), "{warnings:?}");
     }
 }

@@ -237,6 +237,8 @@ fn check_assertion(assertion: &str, key: &SigningKey) -> Result<(), &'static str
     let scope = claims["scope"].as_str().unwrap_or_default();
     if !key.has_signed(signed.as_bytes(), &signature)
         || claims["iss"] != SERVICE_ACCOUNT
+        || !claims["aud"].as_str().is_some_and(|audience| audience.ends_with("/token"))
+        || claims["exp"].as_i64() <= claims["iat"].as_i64()
         || !scope.contains("compute.readonly")
     {
         return Err("invalid_grant");

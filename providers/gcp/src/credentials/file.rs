@@ -1,9 +1,10 @@
 //! Files with credentials, as Google hands them out.
 
 use std::path::Path;
-use std::time::Duration;
 
-use gcp_auth::{CustomServiceAccount, TokenProvider};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use gcp_auth::CustomServiceAccount;
 use http::Method;
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -19,8 +20,8 @@ const MAX_FILE_BYTES: u64 = 64 << 10;
 const USER_TOKENS: &str = "https://oauth2.googleapis.com/token";
 /// What a token may be used for with which another identity is taken on.
 const IMPERSONATION_SCOPE: &str = "https://www.googleapis.com/auth/cloud-platform";
-/// How long a token of a service account may take.
-const LIMIT: Duration = Duration::from_secs(10);
+/// How long what a service account says of itself is good, in seconds. Google allows an hour.
+const ASSERTED_LIFE: i64 = 600;
 /// How long a token of another identity is asked to be good.
 const IMPERSONATED_LIFE: i64 = 3600;
 
@@ -29,13 +30,21 @@ const IMPERSONATED_LIFE: i64 = 3600;
 #[serde(tag = "type", rename_all = "snake_case")]
 enum Kind {
     /// The key of a service account.
-    ServiceAccount,
+    ServiceAccount(ServiceAccount),
     /// A person, as `gcloud auth application-default login` leaves it.
     AuthorizedUser(User),
     /// An identity that another issuer vouches for.
     ExternalAccount(Box<ExternalAccount>),
     /// One of the others, who takes on the identity of a service account.
     ImpersonatedServiceAccount(Impersonation),
+}
+
+/// A service account, beside its key. What is missing is told where the key is read.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct ServiceAccount {
+    client_email: String,
+    token_uri: String,
 }
 
 #[derive(Deserialize)]
@@ -102,7 +111,7 @@ impl CredentialFile {
         if let Kind::ExternalAccount(account) = &kind {
             account.check()?;
         }
-        if let Kind::ServiceAccount = &kind {
+        if let Kind::ServiceAccount(_) = &kind {
             CustomServiceAccount::from_json(&text).map_err(|error| shown(&error))?;
         }
         if let Kind::ImpersonatedServiceAccount(impersonation) = &kind {
@@ -148,7 +157,14 @@ impl CredentialFile {
         now: Timestamp,
     ) -> Result<AccessToken, String> {
         match &self.kind {
-            Kind::ServiceAccount => service_account(&self.text, scope, now).await,
+            Kind::ServiceAccount(account) => {
+                let assertion = account.assertion(&self.text, scope, now)?;
+                let form = [
+                    ("grant_type", "urn:ietf:params:oauth:grant-type:jwt-bearer"),
+                    ("assertion", assertion.as_str()),
+                ];
+                oauth::grant(client, &account.token_uri, &form, |request| request, now).await
+            }
             Kind::AuthorizedUser(user) => user.token(client, now).await,
             Kind::ExternalAccount(account) => account.token(client, scope, now).await,
             Kind::ImpersonatedServiceAccount(_) => {
@@ -167,6 +183,35 @@ impl Impersonation {
     }
 }
 
+impl ServiceAccount {
+    /// What the account says of itself, signed with the key in `text`, for a token that may be used
+    /// for `scope`.
+    ///
+    /// # Source
+    /// RFC 7523, 2.1; Google, "Using OAuth 2.0 for Server to Server Applications".
+    fn assertion(
+        &self,
+        text: &str,
+        scope: &str,
+        now: Timestamp,
+    ) -> Result<Zeroizing<String>, String> {
+        let account = CustomServiceAccount::from_json(text).map_err(|error| shown(&error))?;
+        let now = now.as_second();
+        let claims = serde_json::json!({
+            "iss": self.client_email,
+            "aud": self.token_uri,
+            "scope": scope,
+            "iat": now,
+            "exp": now + ASSERTED_LIFE,
+        });
+        let [header, claims] = [r#"{"alg":"RS256","typ":"JWT"}"#, &claims.to_string()]
+            .map(|part| URL_SAFE_NO_PAD.encode(part));
+        let signed = format!("{header}.{claims}");
+        let signature = account.signer().sign(signed.as_bytes()).map_err(|error| shown(&error))?;
+        Ok(Zeroizing::new(format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))))
+    }
+}
+
 impl User {
     async fn token(&self, client: &Client, now: Timestamp) -> Result<AccessToken, String> {
         let form = [
@@ -178,19 +223,6 @@ impl User {
         let url = self.token_uri.as_deref().unwrap_or(USER_TOKENS);
         oauth::grant(client, url, &form, |request| request, now).await
     }
-}
-
-/// A token of a service account, by its key.
-async fn service_account(text: &str, scope: &str, now: Timestamp) -> Result<AccessToken, String> {
-    let account = CustomServiceAccount::from_json(text).map_err(|error| shown(&error))?;
-    let scopes = [scope];
-    let token = tokio::time::timeout(LIMIT, account.token(&scopes)).await;
-    let token = token
-        .map_err(|_| format!("the token endpoint does not answer within {} s", LIMIT.as_secs()))?
-        .map_err(|error| shown(&error))?;
-    // Its time of expiry is by the machine's clock.
-    let life = token.expires_at().timestamp() - Timestamp::now().as_second();
-    Ok(AccessToken::new(Zeroizing::new(token.as_str().to_owned()), now, life))
 }
 
 /// An error with what it came from, where it does not say that itself.

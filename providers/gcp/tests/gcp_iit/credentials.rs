@@ -7,9 +7,10 @@ use jiff::SignedDuration;
 use spire_core::config::Section;
 use spire_fakes::gcp::SubjectSource;
 use spire_fakes::http::Trouble;
+use spire_fakes::tls::TlsFront;
 
 use crate::world::Outcome::{Accepted, Unavailable};
-use crate::world::{World, host};
+use crate::world::{World, attest, host};
 
 struct Files(tempfile::TempDir);
 
@@ -54,6 +55,39 @@ async fn every_kind_of_file_gives_a_token_that_the_api_takes() {
         let server = world.server(&files.config(&text));
         world.attest(&*server, &world.claims()).await.is(Accepted, kind);
     }
+}
+
+/// Google's keys, the Compute API, and the token endpoint that the file with the key names.
+#[tokio::test]
+async fn private_endpoints_are_reached_by_tls_below_a_private_ca() {
+    let (world, files) = (World::new().await, Files::new());
+    let google = &world.google;
+    let tokens = TlsFront::to(google.tokens.server()).await;
+    let certificates = TlsFront::to(google.certificates.server()).await;
+    let compute = TlsFront::to(google.compute.server()).await;
+    let key = google.tokens.service_account_file();
+    let key = key.replace(&google.tokens.server().url(), &tokens.url());
+    let token = world.token(&world.claims());
+    let attest = async |trusted: &[&TlsFront]| {
+        let trusted: String = trusted.iter().map(|front| front.authority()).collect();
+        let config = format!(
+            "projectid_allow_list = [{:?}]\n{}\nendpoints {{\n ca_bundle_path = {:?}\n \
+             token_certificates = {:?}\n compute = {:?}\n}}",
+            world.vm.project_id,
+            files.config(&key),
+            files.write("authorities.pem", &trusted),
+            certificates.url(),
+            compute.url()
+        );
+        let section = Section::parse(&config).unwrap();
+        let server = (spire_provider_gcp::server::PLUGIN.build)(&section, &host(&world.clock));
+        attest(&*server.unwrap(), token.as_bytes()).await
+    };
+    let verdict = attest(&[&certificates, &compute]).await;
+    verdict.is(Unavailable, "the token endpoint is not trusted");
+    assert!(verdict.error().contains(&tokens.url()), "{}", verdict.error());
+    assert_eq!(google.tokens.server().count(), 0);
+    attest(&[&certificates, &compute, &tokens]).await.is(Accepted, "all are trusted");
 }
 
 #[tokio::test]
