@@ -14,6 +14,8 @@ use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
+use aws_sdk_sts::operation::RequestId;
+use aws_sdk_sts::operation::assume_role::AssumeRoleError;
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::display::DisplayErrorContext;
@@ -32,6 +34,10 @@ const TRIES: u32 = 5;
 const FIRST_WAIT: Duration = Duration::from_millis(250);
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
 
+/// Where the environment has the halves of a key.
+const ID_VARIABLE: &str = "AWS_ACCESS_KEY_ID";
+const SECRET_VARIABLE: &str = "AWS_SECRET_ACCESS_KEY";
+
 /// A key that stands in a plugin's section.
 #[derive(Clone)]
 pub struct StaticKey {
@@ -42,11 +48,26 @@ pub struct StaticKey {
 
 impl StaticKey {
     /// Reads `access_key_id` and `secret_access_key`, and the session token where `token` names
-    /// its key. `None` where they are absent: then the SDK finds credentials in its environment.
+    /// its key. Where the file has one half, the environment may have the other. `None` where both
+    /// are absent: then the SDK finds credentials in its environment.
     pub fn read(reader: &mut Reader<'_>, token: Option<&'static str>) -> Option<Self> {
-        let id = reader.string("access_key_id");
-        let secret = reader.secret("secret_access_key");
+        let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        Self::complete(reader, token, variable)
+    }
+
+    fn complete(
+        reader: &mut Reader<'_>,
+        token: Option<&'static str>,
+        variable: impl Fn(&str) -> Option<String>,
+    ) -> Option<Self> {
+        let mut id = reader.string("access_key_id");
+        let mut secret = reader.secret("secret_access_key");
         let session_token = token.and_then(|token| reader.secret(token));
+        match (&id, &secret) {
+            (Some(_), None) => secret = variable(SECRET_VARIABLE).map(Zeroizing::new),
+            (None, Some(_)) => id = variable(ID_VARIABLE),
+            _ => {}
+        }
         match (id, secret) {
             (Some(id), Some(secret)) => Some(Self { id, secret, session_token }),
             (None, None) => None,
@@ -56,7 +77,8 @@ impl StaticKey {
                     None => ("secret_access_key", "access_key_id"),
                 };
                 let sentence = format!("configuration has {there} but no {missing}");
-                let remedy = "set both, or neither to use the credentials of the environment";
+                let remedy = "set both, one of them in the environment, or neither to use the \
+                              credentials of the environment";
                 reader.reject(missing, &sentence, remedy);
                 None
             }
@@ -143,6 +165,13 @@ impl Aws {
     }
 }
 
+/// What STS called the request for a role whose failure `error` comes from.
+pub fn request_for_role<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e str> {
+    let errors = std::iter::successors(Some(error), |error| (*error).source());
+    let mut refusals = errors.filter_map(|error| error.downcast_ref::<AssumeRoleError>());
+    refusals.find_map(RequestId::request_id)
+}
+
 /// The failure of `call`, in AWS's words where it said something.
 pub fn failure<E, R>(call: &str, error: &SdkError<E, R>) -> String
 where
@@ -153,5 +182,37 @@ where
         (Some(code), Some(message)) => format!("{call} failed: {code}: {message}"),
         (Some(code), None) => format!("{call} failed: {code}"),
         (None, _) => format!("{call} failed: {}", DisplayErrorContext(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use spire_core::config::Section;
+
+    use super::*;
+
+    #[test]
+    fn the_environment_completes_a_key_and_does_not_replace_it() {
+        let variable = |name: &str| Some(format!("of {name}"));
+        let (id, secret) = ("access_key_id = \"i\"\n", "secret_access_key = \"s\"\n");
+        for (text, expected) in [
+            (format!("{id}{secret}"), Some(("i", "s"))),
+            (id.to_owned(), Some(("i", "of AWS_SECRET_ACCESS_KEY"))),
+            (secret.to_owned(), Some(("of AWS_ACCESS_KEY_ID", "s"))),
+            (String::new(), None),
+        ] {
+            let section = Section::parse(&text).unwrap();
+            let (key, findings) =
+                section.read(|reader| Some(StaticKey::complete(reader, None, variable)));
+            let key = key.flatten();
+            let key = key.as_ref().map(|key| (key.id.as_str(), key.secret.as_str()));
+            assert_eq!(key, expected, "{text}");
+            assert!(findings.mistakes.is_empty() && findings.warnings.is_empty(), "{findings:?}");
+        }
+        let section = Section::parse(id).unwrap();
+        let (_, findings) =
+            section.read(|reader| Some(StaticKey::complete(reader, None, |_| None)));
+        let sentence = "configuration has access_key_id but no secret_access_key";
+        assert_eq!(findings.mistakes[0].message, sentence);
     }
 }

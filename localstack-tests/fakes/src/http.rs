@@ -81,6 +81,8 @@ struct State {
     always: Option<Trouble>,
     delay: Duration,
     throttle: Option<Throttle>,
+    under_way: usize,
+    most_at_once: usize,
 }
 
 /// So many requests are answered within each second, and others turned away.
@@ -133,6 +135,11 @@ impl HttpServer {
     /// How many requests there were so far.
     pub fn count(&self) -> usize {
         self.state().requests.len()
+    }
+
+    /// How many requests were under way at the same time, at most.
+    pub fn most_at_once(&self) -> usize {
+        self.state().most_at_once
     }
 
     /// Lets the next `times` requests go wrong.
@@ -195,6 +202,8 @@ impl Shared {
     fn receive(&self, request: &Request) -> (Duration, Option<Trouble>) {
         let mut state = self.state();
         state.requests.push(request.clone());
+        state.under_way += 1;
+        state.most_at_once = state.most_at_once.max(state.under_way);
         let throttled = state.throttle.as_mut().is_some_and(Throttle::is_exceeded);
         let mut particular = state.particular.iter_mut();
         let particular = particular.find(|(filter, times, _)| *times > 0 && filter(request));
@@ -211,6 +220,7 @@ impl Shared {
     /// `None` where the connection is to be cut.
     async fn answer(&self, request: Request) -> Option<Response> {
         let (delay, trouble) = self.receive(&request);
+        let _under_way = UnderWay(self);
         if !delay.is_zero() {
             tokio::time::sleep(delay).await;
         }
@@ -228,6 +238,15 @@ impl Shared {
             Some(Trouble::Hang) => std::future::pending().await,
             Some(Trouble::Reset) => return None,
         })
+    }
+}
+
+/// A request from when it came until it is answered or its connection is gone.
+struct UnderWay<'s>(&'s Shared);
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.state().under_way -= 1;
     }
 }
 

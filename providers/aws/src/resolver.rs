@@ -38,7 +38,9 @@ impl NodeResolver for Resolver {
             values.extend(roles.iter().map(|role| format!("iamrole:{role}")));
         }
         let selectors = values.iter().map(|value| Selector::new(NAME, value));
-        selectors.collect::<Result<_, _>>().map_err(|error| AttestError::Refused(error.to_string()))
+        let selectors = selectors.collect::<Result<_, _>>();
+        let selectors = selectors.map_err(|error| AttestError::Refused(error.to_string()));
+        examination.check("selectors", selectors)
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use spire_core::catalog::{Host, Plugin, PluginError};
 use spire_core::id::SpiffeId;
-use spire_core::node::{AttestError, Attested, NodeAttestor, Peer, check_age};
+use spire_core::node::{AttestError, Attested, Examination, NodeAttestor, Peer, check_age};
 use spire_core::path_template::Value;
 
 use crate::NAME;
@@ -165,12 +165,12 @@ impl Iid {
         let Document { account_id, instance_id, .. } = document;
         if let Some(organization) = &self.organization {
             let what = format!("account {account_id} is not an active one of the organization");
-            let member = is_member(organization, account_id, what).await;
+            let member = is_member(organization, account_id, what, peer.examination()).await;
             peer.examination().check("organization", member)?;
         }
         if let Some(clusters) = &account.clusters {
             let what = format!("instance {instance_id} is in no node group of the EKS clusters");
-            let member = is_member(clusters, instance_id, what).await;
+            let member = is_member(clusters, instance_id, what, peer.examination()).await;
             peer.examination().check("EKS cluster membership", member)?;
         }
         let answer = account.instances.describe(instance_id).await;
@@ -210,11 +210,19 @@ impl Iid {
     }
 }
 
-async fn is_member(list: &Members, member: &str, sentence: String) -> Result<(), AttestError> {
+async fn is_member(
+    list: &Members,
+    member: &str,
+    sentence: String,
+    examination: &mut Examination,
+) -> Result<(), AttestError> {
     match list.contains(member).await {
         Ok(true) => Ok(()),
         Ok(false) => Err(refused(sentence)),
-        Err(error) => Err(error.into()),
+        Err(error) => {
+            examination.asked(error.request_id.as_deref());
+            Err(error.into())
+        }
     }
 }
 
@@ -229,7 +237,8 @@ fn the_one(found: Found, document: &Document) -> Result<Arc<Instance>, AttestErr
         Found::NotOne => {
             Err(refused(format!("EC2 knows no single pending or running instance {instance_id}")))
         }
-        Found::Nothing => Err(AttestError::NotFound(format!(
+        // A new instance is not known everywhere at once: its agent tries again.
+        Found::Nothing => Err(AttestError::Unavailable(format!(
             "EC2 knows no instance {instance_id} in account {account_id}, region {region}; is \
              assume_role set for nodes of other accounts?"
         ))),

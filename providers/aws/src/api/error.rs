@@ -11,7 +11,8 @@ use spire_core::node::AttestError;
 #[error("{message}")]
 pub(crate) struct CloudError {
     message: Arc<str>,
-    /// What AWS called the request, as far as it got there.
+    /// What AWS called the request, as far as it got there: where a role could not be assumed, the
+    /// request for that role.
     pub(crate) request_id: Option<Arc<str>>,
 }
 
@@ -28,7 +29,9 @@ impl CloudError {
         R: std::fmt::Debug + 'static,
     {
         let message = spire_aws_client::failure(call, error);
-        Self { message: message.into(), request_id: error.request_id().map(Arc::from) }
+        let request_id =
+            error.request_id().or_else(|| spire_aws_client::request_for_role(error)).map(Arc::from);
+        Self { message: message.into(), request_id }
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use aws_sdk_iam::error::ProvideErrorMetadata;
 use aws_sdk_iam::operation::RequestId;
 use moka::future::Cache;
+use tokio::sync::Semaphore;
 
 use super::CloudError;
 
@@ -14,6 +15,8 @@ use super::CloudError;
 const GOOD_FOR: Duration = Duration::from_secs(120);
 /// Most profiles that are remembered.
 const MOST: u64 = 1000;
+/// Most calls under way in one account.
+const PARALLEL: usize = 8;
 
 /// A profile's roles, and what IAM called the request.
 #[derive(Debug, Clone)]
@@ -38,12 +41,13 @@ pub(crate) enum ProfileError {
 pub(crate) struct Profiles {
     client: aws_sdk_iam::Client,
     known: Cache<String, Roles>,
+    calls: Semaphore,
 }
 
 impl Profiles {
     pub(super) fn new(client: aws_sdk_iam::Client) -> Self {
         let known = Cache::builder().max_capacity(MOST).time_to_live(GOOD_FOR).build();
-        Self { client, known }
+        Self { client, known, calls: Semaphore::new(PARALLEL) }
     }
 
     /// The roles of the profile called `name`. However many ask at once, IAM is asked once.
@@ -56,6 +60,8 @@ impl Profiles {
     }
 
     async fn ask(&self, name: &str) -> Result<Roles, ProfileError> {
+        // The semaphore is never closed.
+        let _call = self.calls.acquire().await;
         let call = self.client.get_instance_profile().instance_profile_name(name);
         let answer = call.send().await.map_err(|error| {
             let failed = CloudError::of("GetInstanceProfile", &error);

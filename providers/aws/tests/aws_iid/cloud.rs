@@ -21,7 +21,7 @@ async fn a18_instance_that_does_not_run_or_never_was() {
         setup.change(|instance| instance.state = "pending".to_owned());
         setup.attest().await.accepted();
         setup.aws.world().instances.clear();
-        assert!(setup.attest().await.not_found().contains(ID));
+        assert!(setup.attest().await.unavailable().contains(ID));
     }
 }
 
@@ -141,10 +141,14 @@ async fn a24_foreign_account_with_a_role_of_that_name() {
     }
     // Without the role AWS cannot be asked, and without any role the instance is not to be found.
     let setup = Setup::new(config).await;
-    setup.show(&payload).await.unavailable();
+    let verdict = setup.show(&payload).await;
+    verdict.names_a_request();
+    assert!(verdict.unavailable().contains("AccessDenied"));
     let setup = Setup::new("").await;
     setup.aws.world().instances.push(foreign.clone());
-    assert!(setup.show(&payload).await.not_found().contains("assume_role"));
+    let verdict = setup.show(&payload).await;
+    verdict.names_a_request();
+    assert!(verdict.unavailable().contains("assume_role"));
 }
 
 #[tokio::test]
@@ -181,7 +185,15 @@ async fn a25_account_outside_of_the_organization() {
     }
     let setup = organization(&[(HOME_ACCOUNT, "ACTIVE")]).await;
     setup.aws.world().roles.clear();
-    setup.attest().await.unavailable();
+    let verdict = setup.attest().await;
+    verdict.names_a_request();
+    assert!(verdict.unavailable().contains("AccessDenied"));
+    let setup = organization(&[(HOME_ACCOUNT, "ACTIVE")]).await;
+    setup.aws.world().forbidden.insert("ListAccounts".to_owned());
+    let verdict = setup.attest().await;
+    verdict.names_a_request();
+    assert_eq!(verdict.examination.failed().unwrap().name, "organization");
+    assert!(verdict.unavailable().contains("ListAccounts"));
 }
 
 #[tokio::test]
@@ -239,9 +251,11 @@ async fn a27_clusters() {
     setup.clock.advance(SignedDuration::from_secs(30));
     setup.attest().await.refused();
     let broken = Setup::new(config).await;
-    let forbidden = spire_fakes::http::Trouble::Status(http::StatusCode::FORBIDDEN);
-    broken.aws.fail("ListNodegroups", usize::MAX, forbidden);
-    broken.attest().await.unavailable();
+    broken.aws.world().forbidden.insert("ListNodegroups".to_owned());
+    let verdict = broken.attest().await;
+    verdict.names_a_request();
+    assert_eq!(verdict.examination.failed().unwrap().name, "EKS cluster membership");
+    verdict.unavailable();
 }
 
 #[tokio::test]

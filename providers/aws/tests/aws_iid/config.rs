@@ -1,9 +1,39 @@
 //! A31 and what else a section may hold.
 
+use std::fmt::Debug;
+use std::sync::{Arc, Mutex};
+
 use spire_core::catalog::PluginError;
 use spire_core::clock::Clock;
+use spire_core::config::Section;
+use tracing::field::Field;
+use tracing::{Event, Subscriber};
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
-use super::support::{SIGNER, build};
+use super::support::{SIGNER, build, host, time};
+
+/// Keeps the messages of what is logged.
+#[derive(Clone, Default)]
+struct Messages(Arc<Mutex<Vec<String>>>);
+
+impl<S: Subscriber> Layer<S> for Messages {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        event.record(&mut |field: &Field, value: &dyn Debug| {
+            if field.name() == "message" {
+                self.0.lock().unwrap().push(format!("{value:?}"));
+            }
+        });
+    }
+}
+
+/// What is logged while `act` runs.
+fn logged<T>(act: impl FnOnce() -> T) -> Vec<String> {
+    let messages = Messages::default();
+    let subscriber = tracing_subscriber::registry().with(messages.clone());
+    let kept = tracing::subscriber::with_default(subscriber, act);
+    drop(kept);
+    std::mem::take(&mut *messages.0.lock().unwrap())
+}
 
 fn mistakes(text: &str) -> Vec<String> {
     match build(text, &Clock::system()) {
@@ -79,4 +109,44 @@ fn certificates_of_a_folder() {
     std::fs::remove_file(folder.path().join("us-east-1.pem")).unwrap();
     file("Oregon.pem", SIGNER.certificate());
     assert!(mistakes(&text)[0].contains("not named after a region"));
+}
+
+#[test]
+fn what_is_lax_on_the_server_is_warned_about() {
+    const RSA1024: &str = "allow_rsa1024_signature is true";
+    const ROLE: &str = "assume_role is set, but";
+    let clock = Clock::standing_at(time("2026-11-27T00:00:00Z"));
+    let organization = "verify_organization = { management_account_id = \"123456789012\", assume_org_role = \"o\" }";
+    let strict = "allow_rsa1024_signature = false";
+    let assumes = format!("{strict}\nassume_role = \"r\"");
+    for (text, warnings) in [
+        (String::new(), &[RSA1024][..]),
+        ("assume_role = \"r\"".to_owned(), &[RSA1024, ROLE]),
+        (strict.to_owned(), &[]),
+        (assumes.clone(), &[ROLE]),
+        (format!("{assumes}\nallowed_account_ids = [\"123456789012\"]"), &[]),
+        (format!("{assumes}\n{organization}"), &[]),
+    ] {
+        let logged = logged(|| build(&text, &clock).unwrap());
+        assert_eq!(logged.len(), warnings.len(), "{text}: {logged:?}");
+        for warning in warnings {
+            assert!(logged.iter().any(|line| line.contains(warning)), "{text}: {logged:?}");
+        }
+    }
+    let later = Clock::standing_at(time("2028-06-01T00:00:00Z"));
+    let logged = logged(|| build(strict, &later).unwrap());
+    assert_eq!(logged.len(), 2, "{logged:?}");
+    assert!(logged[0].contains("the AWS certificate of cn-north-1 (RSA"), "{logged:?}");
+}
+
+#[test]
+fn an_agent_that_asks_without_a_token_is_warned_about() {
+    let agent = |text: &str| {
+        let section = Section::parse(text).unwrap();
+        let host = host(&Clock::system());
+        logged(|| (spire_provider_aws::agent::PLUGIN.build)(&section, &host).unwrap())
+    };
+    assert_eq!(agent(""), Vec::<String>::new());
+    let warned = agent("allow_imds_v1 = true");
+    assert!(warned.len() == 1 && warned[0].contains("allow_imds_v1 is set"), "{warned:?}");
 }

@@ -354,7 +354,8 @@ async fn what_was_made_sure_of_is_written_down() {
             "allowed region",
             "agent ID",
             "instance",
-            "block device"
+            "block device",
+            "selectors"
         ]
     );
     let claimed = verdict.examination.claimed.as_deref();

@@ -38,6 +38,29 @@ async fn a_thousand_boots_cost_twenty_calls() {
 }
 
 #[tokio::test]
+async fn of_many_profiles_eight_are_asked_for_at_a_time() {
+    let setup = Setup::new("").await;
+    let mut fleet = fleet(100);
+    {
+        let mut world = setup.aws.world();
+        for (number, instance) in fleet.iter_mut().enumerate() {
+            let name = format!("Fleet-{number}");
+            let arn = format!("arn:aws:iam::{HOME_ACCOUNT}:instance-profile/{name}");
+            instance.profile = Some(arn);
+            world.profiles.insert((HOME_ACCOUNT.to_owned(), name), Vec::new());
+        }
+        world.instances.extend(fleet.iter().cloned());
+    }
+    setup.aws.server().delay(Duration::from_millis(20));
+    let payloads: Vec<_> = fleet.iter().map(|one| SIGNER.evidence(one, false).payload()).collect();
+    for verdict in join_all(payloads.iter().map(|payload| setup.show(payload))).await {
+        verdict.accepted();
+    }
+    assert_eq!(setup.aws.count("GetInstanceProfile"), 100);
+    assert_eq!(setup.aws.server().most_at_once(), 8);
+}
+
+#[tokio::test]
 async fn an_instance_that_is_not_known_fails_no_other() {
     let setup = Setup::new("").await;
     let fleet = fleet(30);
@@ -47,7 +70,7 @@ async fn an_instance_that_is_not_known_fails_no_other() {
     let payloads: Vec<_> = fleet.iter().map(|one| SIGNER.evidence(one, false).payload()).collect();
     let verdicts = join_all(payloads.iter().map(|payload| setup.show(payload))).await;
     for (number, verdict) in verdicts.into_iter().enumerate() {
-        if number < 3 { drop(verdict.not_found()) } else { drop(verdict.accepted()) }
+        if number < 3 { drop(verdict.unavailable()) } else { drop(verdict.accepted()) }
     }
     assert_eq!(setup.aws.count("DescribeInstances"), 2);
 }
@@ -63,7 +86,7 @@ async fn one_that_the_service_does_not_name_fails_no_other() {
     let payloads: Vec<_> = fleet.iter().map(|one| SIGNER.evidence(one, false).payload()).collect();
     let verdicts = join_all(payloads.iter().map(|payload| setup.show(payload))).await;
     for (number, verdict) in verdicts.into_iter().enumerate() {
-        if number < 1 { drop(verdict.not_found()) } else { drop(verdict.accepted()) }
+        if number < 1 { drop(verdict.unavailable()) } else { drop(verdict.accepted()) }
     }
 }
 

@@ -175,15 +175,6 @@ impl Verdict {
         }
     }
 
-    /// NotFound.
-    #[track_caller]
-    pub(crate) fn not_found(self) -> String {
-        match &self.result {
-            Err(AttestError::NotFound(why)) => self.failed(why),
-            other => panic!("not unknown: {other:?}"),
-        }
-    }
-
     /// Unavailable.
     #[track_caller]
     pub(crate) fn unavailable(self) -> String {
@@ -191,6 +182,13 @@ impl Verdict {
             Err(AttestError::Unavailable(why)) => self.failed(why),
             other => panic!("not unavailable: {other:?}"),
         }
+    }
+
+    /// The log will name the request that AWS answered last.
+    #[track_caller]
+    pub(crate) fn names_a_request(&self) {
+        let id = self.examination.cloud_request_id.as_deref().unwrap_or_default();
+        assert!(id.starts_with("fake-"), "{:?}", self.examination);
     }
 
     /// The reason, which is that of the check that failed.
