@@ -23,10 +23,13 @@ pub(crate) enum Cloud {
 impl Cloud {
     const ALL: [Self; 3] = [Self::Public, Self::Government, Self::China];
 
-    /// The cloud that a login service belongs to.
-    fn of_login(login: &Url) -> Option<Self> {
-        let host = login.host_str()?;
-        Self::ALL.into_iter().find(|cloud| cloud.login_hosts().contains(&host))
+    /// The cloud whose login service or Resource Manager is at `endpoint` by its own name.
+    fn of(endpoint: &Endpoint) -> Option<Self> {
+        let url = endpoint.url("/");
+        let host = url.host_str()?;
+        Self::ALL.into_iter().find(|cloud| {
+            cloud.login_hosts().contains(&host) || cloud.resource_manager_host() == host
+        })
     }
 
     /// Names of the login service, the usual one first.
@@ -104,8 +107,9 @@ pub(crate) struct Services {
 
 impl Services {
     /// Reads the block `endpoints`, which may place the services in `more` beside the usual ones.
-    /// Where it names the login service of a sovereign cloud, or the environment does, that cloud's
-    /// other services follow.
+    /// The first of these that is one of a cloud's own services tells the cloud, and the others
+    /// follow: the login service of the block, that of the environment, and the Resource Manager of
+    /// the block.
     pub(crate) fn read(reader: &mut Reader<'_>, more: &[&'static str]) -> Option<Self> {
         let usual = [metadata::ENDPOINT, "login", "resource_manager"];
         let endpoints = Endpoints::read(reader, &[&usual[..], more].concat())?;
@@ -124,12 +128,12 @@ impl Services {
         let authority_host = authority_host
             .transpose()
             .map_err(|error| format!("{AUTHORITY_HOST} cannot be used: {error}"))?;
-        let login = endpoints.get("login").cloned().or(authority_host);
-        let cloud = login.as_ref().and_then(|login| Cloud::of_login(&login.url("/")));
-        let cloud = cloud.unwrap_or(Cloud::Public);
-        let at = |host: &str| Endpoint::parse(&format!("https://{host}"));
-        let login = login.map_or_else(|| at(cloud.login_hosts()[0]), Ok)?;
+        let login = endpoints.get("login").cloned();
         let resource_manager = endpoints.get("resource_manager").cloned();
+        let mut named = [&login, &authority_host, &resource_manager].into_iter().flatten();
+        let cloud = named.find_map(Cloud::of).unwrap_or(Cloud::Public);
+        let at = |host: &str| Endpoint::parse(&format!("https://{host}"));
+        let login = login.or(authority_host).map_or_else(|| at(cloud.login_hosts()[0]), Ok)?;
         let resource_manager =
             resource_manager.map_or_else(|| at(cloud.resource_manager_host()), Ok)?;
         Ok(Self { cloud, login, resource_manager, endpoints })
@@ -174,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sovereign_cloud_follows_from_its_login_service() {
+    fn a_cloud_follows_from_the_services_that_are_named() {
         for (text, environment, cloud, login, manager) in [
             ("", None, Cloud::Public, "login.microsoftonline.com", "management.azure.com"),
             (
@@ -194,9 +198,30 @@ mod tests {
             (
                 r#"endpoints { login = "https://proxy.example", resource_manager = "https://arm.example" }"#,
                 Some("https://login.chinacloudapi.cn"),
-                Cloud::Public,
+                Cloud::China,
                 "proxy.example",
                 "arm.example",
+            ),
+            (
+                r#"endpoints { login = "https://proxy.example", resource_manager = "https://management.usgovcloudapi.net" }"#,
+                None,
+                Cloud::Government,
+                "proxy.example",
+                "management.usgovcloudapi.net",
+            ),
+            (
+                r#"endpoints { login = "https://login.microsoftonline.com" }"#,
+                Some("https://login.chinacloudapi.cn"),
+                Cloud::Public,
+                "login.microsoftonline.com",
+                "management.azure.com",
+            ),
+            (
+                r#"endpoints { login = "https://proxy.example" }"#,
+                None,
+                Cloud::Public,
+                "proxy.example",
+                "management.azure.com",
             ),
         ] {
             let services = services(text, environment);

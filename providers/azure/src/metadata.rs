@@ -57,7 +57,7 @@ pub(crate) enum MetadataError {
         status: u16,
         /// The beginning of the answer.
         said: String,
-        /// What is likely the cause.
+        /// What is likely the cause, where the service calls the question itself wrong.
         hint: &'static str,
     },
     /// It answers something else.
@@ -152,6 +152,7 @@ impl Metadata {
         if answer.status != http::StatusCode::OK {
             let said = &answer.body[..answer.body.len().min(MAX_TOLD_BYTES)];
             let said = String::from_utf8_lossy(said).into_owned();
+            let hint = if answer.status == http::StatusCode::BAD_REQUEST { hint } else { "" };
             return Err(MetadataError::Status { status: answer.status.as_u16(), said, hint });
         }
         serde_json::from_slice(&answer.body)

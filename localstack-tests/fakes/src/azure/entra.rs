@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::asn1::{content, parts};
-use super::{APP, APP_SECRET, World, answer, locked};
+use super::{APP, APP_SECRET, Names, World, answer, locked};
 use crate::http::{HttpServer, Request, Response};
 
 /// The ID of the key that signs tokens.
@@ -24,6 +24,7 @@ static KEY: LazyLock<Arc<RsaKeyPair>> =
 
 /// The issuer of tokens.
 pub struct Entra {
+    names: Names,
     key: Arc<RsaKeyPair>,
     /// What is published in place of the keys.
     published: Mutex<Option<Value>>,
@@ -37,16 +38,10 @@ impl std::fmt::Debug for Entra {
     }
 }
 
-impl Default for Entra {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl Entra {
-    /// The issuer, with the key of this process.
-    pub fn new() -> Self {
-        Self { key: KEY.clone(), published: Mutex::default(), given: Mutex::default() }
+    /// The issuer in the cloud of these names, with the key of this process.
+    pub fn new(names: Names) -> Self {
+        Self { names, key: KEY.clone(), published: Mutex::default(), given: Mutex::default() }
     }
 
     /// A token with these claims, signed as genuine ones are.
@@ -75,7 +70,7 @@ impl Entra {
         let now = Timestamp::now().as_second();
         json!({
             "aud": audience,
-            "iss": format!("https://sts.windows.net/{tenant}/"),
+            "iss": format!("{}{tenant}/", self.names.issuer),
             "iat": now,
             "nbf": now,
             "exp": now + 86_400,
@@ -130,7 +125,7 @@ pub(crate) async fn serve(entra: Arc<Entra>, world: Arc<Mutex<World>>) -> HttpSe
 }
 
 fn login(entra: &Entra, world: &World, request: &Request) -> Response {
-    let host = request.header("host");
+    let Names { login, issuer, .. } = world.names;
     let path: Vec<&str> = request.path.split('/').skip(1).collect();
     match path[..] {
         ["common", "discovery", "keys"] => {
@@ -145,8 +140,9 @@ fn login(entra: &Entra, world: &World, request: &Request) -> Response {
             let Some(id) = id else {
                 return answer(400, &json!({ "error": "invalid_tenant" }));
             };
-            let issuer = format!("https://sts.windows.net/{id}/");
-            let keys = format!("http://{host}/common/discovery/keys");
+            let issuer = format!("{issuer}{id}/");
+            // It tells its own name, whatever name it was asked by.
+            let keys = format!("https://{login}/common/discovery/keys");
             answer(200, &json!({ "issuer": issuer, "jwks_uri": keys }))
         }
         [tenant, "oauth2", "v2.0", "token"] => give_token(entra, world, tenant, request),
@@ -167,7 +163,7 @@ fn give_token(entra: &Entra, world: &World, tenant: &str, request: &Request) -> 
         && field("client_assertion_type").ends_with("jwt-bearer");
     let is_known = field("client_id") == APP
         && field("grant_type") == "client_credentials"
-        && field("scope") == "https://management.azure.com/.default"
+        && field("scope") == format!("https://{}/.default", world.names.resource_manager)
         && (field("client_secret") == APP_SECRET || vouched);
     match tenant_id(world, tenant).filter(|_| is_known) {
         Some(id) => answer(

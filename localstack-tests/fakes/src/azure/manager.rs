@@ -100,7 +100,8 @@ fn page(world: &World, request: &Request, items: &[Value]) -> Response {
     let mut body = json!({ "value": items[skip.min(end)..end] });
     if end < items.len() {
         // Links name the service as it is known, whatever name it was asked by.
-        let url = format!("https://management.azure.com{}?{}", request.path, request.query);
+        let host = world.names.resource_manager;
+        let url = format!("https://{host}{}?{}", request.path, request.query);
         let url = url.split("&$skip=").next().unwrap_or_default();
         body["nextLink"] = format!("{url}&$skip={end}").into();
     }

@@ -42,8 +42,14 @@ pub(crate) async fn serve(
     world: Arc<Mutex<World>>,
 ) -> HttpServer {
     let signer = OnceLock::new();
+    let domain = locked(&world).names.metadata;
+    let kind = CertificateKind {
+        common_name: domain.to_owned(),
+        dns_names: vec![format!("westeurope.{domain}"), domain.to_owned()],
+        ..CertificateKind::default()
+    };
     HttpServer::start(move |request| {
-        let signer = signer.get_or_init(|| pki.issue(&CertificateKind::default()));
+        let signer = signer.get_or_init(|| pki.issue(&kind));
         ask(&entra, signer, &locked(&world), request)
     })
     .await

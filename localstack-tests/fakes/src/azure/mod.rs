@@ -47,6 +47,41 @@ pub const APP_SECRET: &str = "an application's secret";
 /// Where signers say that their issuer's certificate is.
 pub const ISSUER_ADDRESS: &str = "http://www.microsoft.com/pkiops/certs/Fake%20Azure%20RSA%20TLS%20Issuing%20CA%2001%20-%20xsign.crt";
 
+/// What the services of one of Microsoft's clouds are called.
+#[derive(Debug, Clone, Copy)]
+pub struct Names {
+    /// The host of the login service.
+    pub login: &'static str,
+    /// The issuer of tokens, without the ID of the tenant at its end.
+    pub issuer: &'static str,
+    /// The host of Resource Manager.
+    pub resource_manager: &'static str,
+    /// The domain of the metadata services.
+    pub metadata: &'static str,
+}
+
+/// Azure itself.
+pub const PUBLIC: Names = Names {
+    login: "login.microsoftonline.com",
+    issuer: "https://sts.windows.net/",
+    resource_manager: "management.azure.com",
+    metadata: "metadata.azure.com",
+};
+/// Azure for the government of the United States.
+pub const GOVERNMENT: Names = Names {
+    login: "login.microsoftonline.us",
+    issuer: "https://sts.windows.net/",
+    resource_manager: "management.usgovcloudapi.net",
+    metadata: "metadata.azure.us",
+};
+/// Azure in China.
+pub const CHINA: Names = Names {
+    login: "login.chinacloudapi.cn",
+    issuer: "https://sts.chinacloudapi.cn/",
+    resource_manager: "management.chinacloudapi.cn",
+    metadata: "metadata.azure.cn",
+};
+
 /// A cloud of its own.
 #[derive(Debug)]
 pub struct Azure {
@@ -69,6 +104,7 @@ pub struct Azure {
 /// What there is in the cloud.
 #[derive(Debug)]
 pub(crate) struct World {
+    pub(crate) names: Names,
     pub(crate) tenants: Vec<(String, String)>,
     /// Subscriptions with the tenants that own them.
     pub(crate) subscriptions: Vec<(String, String)>,
@@ -85,8 +121,14 @@ pub(crate) struct World {
 impl Azure {
     /// Starts all services, with nothing in the cloud but two tenants and one subscription.
     pub async fn start() -> Self {
+        Self::start_as(PUBLIC).await
+    }
+
+    /// The same as the cloud of these names.
+    pub async fn start_as(names: Names) -> Self {
         let owned = |one: &str, other: &str| (one.to_owned(), other.to_owned());
         let world = Arc::new(Mutex::new(World {
+            names,
             tenants: vec![owned(TENANT, DOMAIN), owned(OTHER_TENANT, OTHER_DOMAIN)],
             subscriptions: vec![owned(SUBSCRIPTION, TENANT)],
             machines: Vec::new(),
@@ -95,7 +137,7 @@ impl Azure {
             graph_answer: None,
             tells_tenant: true,
         }));
-        let entra = Arc::new(Entra::new());
+        let entra = Arc::new(Entra::new(names));
         let pki = Arc::new(Pki::home());
         let login = entra::serve(entra.clone(), world.clone()).await;
         let resource_manager = manager::serve(entra.clone(), world.clone()).await;

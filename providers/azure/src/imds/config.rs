@@ -54,6 +54,9 @@ impl FromSection for Config {
         let extra = reader.parsed("trust_bundle_path", remedy, read).unwrap_or_default();
         let agent_path_template = read_template(reader);
         let allowed_subscriptions = read_names(reader, "allowed_subscription_ids");
+        if allowed_subscriptions.is_empty() {
+            warn_of_unbounded(&tenants, reader);
+        }
         let max_instance_age = reader.duration("max_instance_age", "max_instance_age");
         let services = services?;
         let default_domain = || vec![services.cloud.metadata_domain().to_owned()];
@@ -66,6 +69,19 @@ impl FromSection for Config {
             agent_path_template: agent_path_template?,
             services,
         })
+    }
+}
+
+/// Every machine that the server's identity sees is taken, unless somebody says which.
+fn warn_of_unbounded(tenants: &[Tenant], reader: &mut Reader<'_>) {
+    let unbounded = tenants.iter().filter(|tenant| tenant.subscriptions.is_empty());
+    let unbounded: Vec<&str> = unbounded.map(|tenant| tenant.domain.as_str()).collect();
+    if !unbounded.is_empty() {
+        reader.warn(format!(
+            "machines of every subscription that this server's identity sees in {} can attest; \
+             set restrict_to_subscriptions or allowed_subscription_ids",
+            unbounded.join(", ")
+        ));
     }
 }
 
@@ -145,4 +161,31 @@ fn read_names(reader: &mut Reader<'_>, key: &'static str) -> BTreeSet<String> {
         reader.reject(key, &format!("{key} must not hold an empty entry"), "remove it");
     }
     names
+}
+
+#[cfg(test)]
+mod tests {
+    use spire_core::config::Section;
+
+    use super::*;
+
+    fn warnings(tenants: &[(&str, &str)], more: &str) -> Vec<String> {
+        let tenants = tenants.iter().map(|(domain, body)| format!("{domain:?} = {{ {body} }}\n"));
+        let text = format!("tenants = {{\n{}}}\n{more}", tenants.collect::<String>());
+        let section = Section::parse(&text).unwrap();
+        let (config, findings) = section.read(Config::read);
+        assert!(config.is_some() && findings.mistakes.is_empty(), "{findings:?}");
+        findings.warnings.into_iter().map(|warning| warning.message).collect()
+    }
+
+    #[test]
+    fn tenants_without_a_list_of_subscriptions_are_named() {
+        let bounded = ("a.example", r#"restrict_to_subscriptions = ["s"]"#);
+        let warned = warnings(&[bounded, ("b.example", ""), ("c.example", "")], "");
+        assert_eq!(warned.len(), 1, "{warned:?}");
+        assert!(warned[0].contains("sees in b.example, c.example can attest"), "{warned:?}");
+        assert_eq!(warnings(&[bounded], ""), Vec::<String>::new());
+        let for_all = r#"allowed_subscription_ids = ["s"]"#;
+        assert_eq!(warnings(&[("b.example", "")], for_all), Vec::<String>::new());
+    }
 }

@@ -131,35 +131,42 @@ pub(super) struct Resolver {
 #[async_trait]
 impl NodeResolver for Resolver {
     async fn selectors(&self, examination: &mut Examination) -> Result<Vec<Selector>, AttestError> {
+        let asked = tokio::time::timeout(crate::ALL_CALLS, self.interfaces(examination));
+        let interfaces = asked.await.unwrap_or_else(|_| Err(crate::late()));
+        let interfaces = examination.check("network interfaces", interfaces)?;
+        let values = self.values(&interfaces);
+        let selectors = values.iter().map(|value| Selector::new(NAME, value));
+        let selectors = selectors.collect::<Result<_, _>>();
+        let selectors = selectors.map_err(|error| AttestError::Malformed(error.to_string()));
+        examination.check("selectors", selectors)
+    }
+}
+
+impl Resolver {
+    /// The interfaces of the machine: one at least.
+    async fn interfaces(
+        &self,
+        examination: &mut Examination,
+    ) -> Result<Vec<Interface>, AttestError> {
         let interfaces = match &self.found.interfaces {
             FoundInterfaces::Known(interfaces) => interfaces.clone(),
             FoundInterfaces::Of(id) => {
                 let key = (self.machine.subscription_id.clone(), id.clone());
-                let asked = tokio::time::timeout(crate::ALL_CALLS, self.tenant.interfaces.get(key));
-                let answer = asked.await.map_err(|_| crate::late())?;
-                let answer = answer.map_err(|error| {
+                let answer = self.tenant.interfaces.get(key).await.map_err(|error| {
                     error.about("unable to find the network interfaces", examination)
                 })?;
                 answer.map(|answer| answer.value).unwrap_or_default()
             }
         };
-        let visible = match interfaces.is_empty() {
+        match interfaces.is_empty() {
             true => Err(AttestError::NotFound(format!(
                 "no network interface of virtual machine {} is visible to the server's identity",
                 self.found.name
             ))),
-            false => Ok(()),
-        };
-        examination.check("network interfaces", visible)?;
-        let selectors = self.values(&interfaces).into_iter();
-        selectors
-            .map(|value| Selector::new(NAME, &value))
-            .collect::<Result<_, _>>()
-            .map_err(|error| AttestError::Malformed(error.to_string()))
+            false => Ok(interfaces),
+        }
     }
-}
 
-impl Resolver {
     /// The values of the selectors, sorted, each once.
     fn values(&self, interfaces: &[Interface]) -> BTreeSet<String> {
         let Found { name, location, group, scale_set, .. } = &self.found;

@@ -43,7 +43,10 @@ struct AzureImds {
 impl NodeAttestor for AzureImds {
     async fn verify(&self, evidence: &[u8], peer: &mut dyn Peer) -> Result<Attested, AttestError> {
         let nonce = nonce()?;
-        let answer = peer.challenge(nonce.clone()).await?;
+        let answer = match peer.challenge(nonce.clone()).await {
+            Ok(answer) => answer,
+            Err(error) => return peer.examination().check("challenge", Err(error)),
+        };
         let (answer, nonce) = match &answer {
             Some(answer) => (answer.as_slice(), Some(nonce)),
             None => (evidence, None),
@@ -66,8 +69,10 @@ impl NodeAttestor for AzureImds {
 
         let hint = answer.metadata.vmss_name.as_deref();
         let asked = self.ask_azure(&tenant, &machine, hint, peer.examination());
-        let found = tokio::time::timeout(crate::ALL_CALLS, asked).await;
-        let found = found.map_err(|_| crate::late())??;
+        let found = match tokio::time::timeout(crate::ALL_CALLS, asked).await {
+            Ok(found) => found?,
+            Err(_) => peer.examination().check("virtual machine", Err(crate::late()))?,
+        };
         let resolver = Box::new(Resolver { tenant, machine, found });
         Ok(Attested { agent_id, can_reattest: false, resolver })
     }

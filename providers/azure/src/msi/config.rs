@@ -107,3 +107,28 @@ fn read_use_msi(reader: &mut Reader<'_>) -> bool {
     }
     use_msi
 }
+
+#[cfg(test)]
+mod tests {
+    use spire_core::config::Section;
+
+    use super::*;
+
+    fn warnings(tenant: &str) -> Vec<String> {
+        let id = "8f2a7c11-9a4e-4f0b-8d6c-3b1d0f5e7a01";
+        let section = Section::parse(&format!("tenants = {{ {id:?} = {{ {tenant} }} }}")).unwrap();
+        let (config, findings) = section.read(Config::read);
+        assert!(config.is_some() && findings.mistakes.is_empty(), "{findings:?}");
+        findings.warnings.into_iter().map(|warning| warning.message).collect()
+    }
+
+    #[test]
+    fn an_audience_that_manages_azure_is_warned_about() {
+        for tenant in ["", r#"resource_id = "https://management.azure.com/""#] {
+            let warnings = warnings(tenant);
+            assert_eq!(warnings.len(), 1, "{warnings:?}");
+            assert!(warnings[0].contains("set resource_id here and on the agents"), "{warnings:?}");
+        }
+        assert_eq!(warnings(r#"resource_id = "api://spire""#), Vec::<String>::new());
+    }
+}

@@ -107,12 +107,14 @@ pub(super) struct Resolver {
 impl NodeResolver for Resolver {
     async fn selectors(&self, examination: &mut Examination) -> Result<Vec<Selector>, AttestError> {
         let asked = tokio::time::timeout(crate::ALL_CALLS, self.interfaces(examination));
-        let interfaces = asked.await.map_err(|_| crate::late())??;
-        let values = self.values(&interfaces)?.into_iter();
-        values
-            .map(|value| Selector::new(NAME, &value))
-            .collect::<Result<_, _>>()
-            .map_err(|error| AttestError::Malformed(error.to_string()))
+        let interfaces = asked.await.unwrap_or_else(|_| Err(crate::late()));
+        let interfaces = examination.check("network interfaces", interfaces)?;
+        let selectors = self.values(&interfaces).and_then(|values| {
+            let selectors = values.iter().map(|value| Selector::new(NAME, value));
+            let selectors = selectors.collect::<Result<_, _>>();
+            selectors.map_err(|error| AttestError::Malformed(error.to_string()))
+        });
+        examination.check("selectors", selectors)
     }
 }
 

@@ -60,8 +60,10 @@ impl NodeAttestor for AzureMsi {
         peer.admit(&agent_id, false).await?;
 
         let asked = self.ask_azure(tenant, &identity, peer.examination());
-        let machine = tokio::time::timeout(crate::ALL_CALLS, asked).await;
-        let machine = machine.map_err(|_| crate::late())??;
+        let machine = match tokio::time::timeout(crate::ALL_CALLS, asked).await {
+            Ok(machine) => machine?,
+            Err(_) => peer.examination().check("virtual machine", Err(crate::late()))?,
+        };
         let (manager, subscription) = (tenant.manager.clone(), tenant.subscription.clone());
         let resolver = Box::new(Resolver { manager, subscription, machine });
         Ok(Attested { agent_id, can_reattest: false, resolver })

@@ -3,11 +3,13 @@
 //! own part of them (first use, bans, limits of messages) is tested where the server is.
 #![allow(clippy::unwrap_used, reason = "a test fails where it is")]
 
+mod agent;
 mod config;
 mod imds;
 mod imds_documents;
 mod imds_lookup;
 mod msi;
 mod properties;
+mod sovereign;
 mod support;
 mod trouble;

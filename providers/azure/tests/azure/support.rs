@@ -12,7 +12,9 @@ use spire_core::clock::Clock;
 use spire_core::config::Section;
 use spire_core::id::{SpiffeId, TrustDomain};
 use spire_core::node::{AttestError, Evidence, EvidenceSource, Examination, NodeAttestor, Peer};
-use spire_fakes::azure::{APP, APP_SECRET, Azure, DOMAIN, Machine, Message, SUBSCRIPTION, TENANT};
+use spire_fakes::azure::{
+    APP, APP_SECRET, Azure, DOMAIN, Machine, Message, Names, PUBLIC, SUBSCRIPTION, TENANT,
+};
 use spire_provider_azure::{imds, msi};
 use tokio::sync::watch;
 
@@ -56,6 +58,20 @@ pub(crate) async fn imds_agent(azure: &Azure, machine: &Machine) -> Box<dyn Evid
     let text = azure.agent_endpoints(machine) + &format!("tenant_domain = {DOMAIN:?}");
     let agent = build(&IMDS_AGENT, &text, Clock::system()).await.unwrap();
     agent.collect().await.unwrap()
+}
+
+/// Why an agent of `azure_msi` with that section has no evidence.
+pub(crate) async fn msi_refusal(text: &str) -> String {
+    let agent = build(&MSI_AGENT, text, Clock::system()).await.unwrap();
+    agent.collect().await.err().unwrap().to_string()
+}
+
+/// Why one of `azure_imds` cannot answer a nonce.
+pub(crate) async fn imds_refusal(text: &str) -> String {
+    let text = format!("tenant_domain = {DOMAIN:?}\n{text}");
+    let agent = build(&IMDS_AGENT, &text, Clock::system()).await.unwrap();
+    let mut evidence = agent.collect().await.unwrap();
+    evidence.answer(b"nonce").await.unwrap_err().to_string()
 }
 
 /// Agents that are known, as the server has them.
@@ -173,7 +189,12 @@ impl Scene {
     }
 
     pub(crate) async fn with(machine: Machine) -> Self {
-        let azure = Azure::start().await;
+        Self::within(PUBLIC, machine).await
+    }
+
+    /// In the cloud of these names.
+    pub(crate) async fn within(names: Names, machine: Machine) -> Self {
+        let azure = Azure::start_as(names).await;
         let machine = azure.add_machine(machine);
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("roots.pem"), azure.pki.root_pem()).unwrap();

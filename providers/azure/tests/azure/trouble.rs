@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use spire_core::node::NodeAttestor;
-use spire_fakes::azure::Machine;
+use spire_fakes::azure::{Machine, Membership, ScaleSet};
 use spire_fakes::http::{HttpServer, Trouble, text};
 
 use crate::msi::{payload, shown};
@@ -109,22 +109,58 @@ async fn x14_azure_hangs() {
     let (imds, msi) = (scene.imds("", "").await, scene.msi("", "").await);
     scene.azure.resource_manager.fail_always(Trouble::Hang);
     let began = Instant::now();
-    both(&scene, &*imds, &*msi, "UNAV", "hangs").await;
+    let failed = both(&scene, &*imds, &*msi, "UNAV", "hangs").await;
+    assert_eq!(failed, [Some("virtual machine"); 2]);
     assert!(began.elapsed() < Duration::from_secs(30));
 }
 
+#[tokio::test]
+async fn x14_azure_answers_every_question_late() {
+    let set = Membership::Uniform("set".into());
+    let scene = Scene::with(Machine::new("blog").in_set(set)).await;
+    scene.azure.add_scale_set(ScaleSet::new("set"));
+    scene.azure.set_tells_tenant(false);
+    let server = scene.imds("", "").await;
+    scene.azure.resource_manager.delay(Duration::from_millis(7500));
+    let began = Instant::now();
+    let mut node = Node::agent(imds_agent(&scene.azure, &scene.machine).await);
+    let found = node.attest(&*server, b"x").await;
+    assert_eq!(node.examination.failed().unwrap().name, "virtual machine", "{found:?}");
+    assert!(found.unwrap_err().to_string().contains("did not answer within 20 s"));
+    assert!(began.elapsed() < Duration::from_secs(25));
+}
+
+#[tokio::test]
+async fn the_check_that_azure_keeps_from_being_made_is_named() {
+    let scene = Scene::new().await;
+    let (imds, msi) = (scene.imds("", "").await, scene.msi("", "").await);
+    let bad = Trouble::Status(http::StatusCode::BAD_REQUEST);
+    scene.azure.resource_manager.fail_where(2, bad, |request| {
+        let body = String::from_utf8_lossy(&request.body);
+        format!("{} {body}", request.path).to_lowercase().contains("microsoft.network/networkint")
+    });
+    let failed = both(&scene, &*imds, &*msi, "UNAV", "no interfaces").await;
+    assert_eq!(failed, [Some("network interfaces"); 2]);
+    let mut gone = Node::new(Answerer::Gone);
+    assert_outcome(gone.attest(&*imds, b"x").await, "IA", "the stream ends");
+    assert_eq!(gone.examination.failed().unwrap().name, "challenge");
+}
+
+/// Attests by both; the checks that failed.
 async fn both(
     scene: &Scene,
     imds: &dyn NodeAttestor,
     msi: &dyn NodeAttestor,
     expected: &str,
     what: &str,
-) {
-    let mut node = Node::agent(imds_agent(&scene.azure, &scene.machine).await);
+) -> [Option<&'static str>; 2] {
+    let mut machine = Node::agent(imds_agent(&scene.azure, &scene.machine).await);
+    let mut identity = Node::new(Answerer::Gone);
     let token = scene.token(&scene.claims());
-    let (one, other) = futures::join!(node.attest(imds, b"x"), shown(msi, &token));
+    let (one, other) = futures::join!(machine.attest(imds, b"x"), identity.attest(msi, &token));
     assert_outcome(one, expected, what);
     assert_outcome(other, expected, what);
+    [machine, identity].map(|node| node.examination.failed().map(|check| check.name))
 }
 
 #[tokio::test]
