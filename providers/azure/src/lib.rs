@@ -20,6 +20,8 @@ mod cloud;
 #[cfg(feature = "server")]
 mod credentials;
 #[cfg(feature = "server")]
+mod lookup;
+#[cfg(feature = "server")]
 mod network;
 #[cfg(feature = "server")]
 mod resource_id;

@@ -19,6 +19,12 @@ pub(crate) struct Reference {
     pub(crate) id: String,
 }
 
+/// A resource whose properties alone are read.
+#[derive(Deserialize)]
+pub(crate) struct Whole<T> {
+    pub(crate) properties: T,
+}
+
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 struct IpConfiguration {

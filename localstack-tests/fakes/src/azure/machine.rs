@@ -136,6 +136,8 @@ impl Machine {
             "vmId": if self.shouts { self.vm_id.to_uppercase() } else { self.vm_id.clone() },
             "timeCreated": self.created.to_string(),
             "scaleSet": set,
+            "principal": self.principal_id.to_lowercase(),
+            "interfaces": self.references(),
         });
         if let Some(tenant) = tenant {
             row["tenantId"] = tenant.into();
@@ -143,20 +145,24 @@ impl Machine {
         row
     }
 
-    /// The rows of its interfaces in Resource Graph.
-    pub(crate) fn interface_rows(&self) -> Vec<Value> {
+    /// The rows of its interfaces in Resource Graph: of those in subscriptions that are visible.
+    pub(crate) fn interface_rows(&self, visible: impl Fn(&str) -> bool) -> Vec<Value> {
         let id = self.id().to_lowercase();
-        let rows = self
-            .interfaces
-            .iter()
-            .map(|interface| json!({ "machine": id, "properties": self.interface(interface) }));
+        let seen = self.interfaces.iter().filter(|interface| {
+            visible(interface.subscription.as_ref().unwrap_or(&self.subscription))
+        });
+        let rows =
+            seen.map(|interface| json!({ "machine": id, "properties": self.interface(interface) }));
         rows.collect()
+    }
+
+    fn references(&self) -> Vec<Value> {
+        let interfaces = 0..self.interfaces.len();
+        interfaces.map(|at| json!({ "id": self.interface_id(at) })).collect()
     }
 
     /// What Resource Manager says of it.
     pub(crate) fn resource(&self) -> Value {
-        let interfaces = self.interfaces.iter().enumerate();
-        let interfaces = interfaces.map(|(at, _)| json!({ "id": self.interface_id(at) }));
         json!({
             "id": self.id(),
             "name": self.name,
@@ -164,7 +170,7 @@ impl Machine {
             "properties": {
                 "vmId": self.vm_id,
                 "timeCreated": self.created.to_string(),
-                "networkProfile": { "networkInterfaces": interfaces.collect::<Vec<_>>() },
+                "networkProfile": { "networkInterfaces": self.references() },
             },
         })
     }

@@ -127,12 +127,16 @@ fn graph(world: &World, tenant: &str, request: &Request) -> Response {
     let own_tenant = Some(tenant).filter(|_| world.tells_tenant);
     let rows: Vec<Value> = match *kind {
         "microsoft.compute/virtualmachines" => machines
-            .filter(|machine| !machine.is_uniform() && is_asked(&machine.vm_id))
+            .filter(|machine| {
+                let by_identity = query.contains("identity.principalId");
+                let id = if by_identity { &machine.principal_id } else { &machine.vm_id };
+                !machine.is_uniform() && is_asked(id)
+            })
             .map(|machine| machine.row(own_tenant))
             .collect(),
         "microsoft.network/networkinterfaces" => machines
             .filter(|machine| is_asked(&machine.id()))
-            .flat_map(Machine::interface_rows)
+            .flat_map(|machine| machine.interface_rows(&visible))
             .collect(),
         "microsoft.compute/virtualmachinescalesets" => {
             let (subscription, _) = &world.subscriptions[0];

@@ -7,26 +7,26 @@ use spire_core::catalog::PluginError;
 use spire_core::clock::Clock;
 use spire_core::config::Section;
 use tracing::field::Field;
-use tracing::{Event, Subscriber};
+use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
 use super::support::{SIGNER, build, host, time};
 
-/// Keeps the messages of what is logged.
+/// Keeps the warnings that are logged.
 #[derive(Clone, Default)]
 struct Messages(Arc<Mutex<Vec<String>>>);
 
 impl<S: Subscriber> Layer<S> for Messages {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         event.record(&mut |field: &Field, value: &dyn Debug| {
-            if field.name() == "message" {
+            if *event.metadata().level() == Level::WARN && field.name() == "message" {
                 self.0.lock().unwrap().push(format!("{value:?}"));
             }
         });
     }
 }
 
-/// What is logged while `act` runs.
+/// What `act` warns of.
 fn logged<T>(act: impl FnOnce() -> T) -> Vec<String> {
     let messages = Messages::default();
     let subscriber = tracing_subscriber::registry().with(messages.clone());

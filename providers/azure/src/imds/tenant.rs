@@ -14,17 +14,12 @@ use spire_core::remote::{Client, Coalescer, Lookup, until_answered};
 use super::config;
 use super::document::Machine;
 use super::scale_set::Members;
-use crate::api::{Answer, ApiError, RequestId, ResourceManager, quoted};
+use crate::api::{Answer, ApiError, ResourceManager, quoted};
 use crate::cloud::Services;
 use crate::credentials::Credential;
-use crate::network::{Interface, Reference};
+use crate::lookup::{Interfaces, by_key, together};
+use crate::network::Reference;
 
-/// How long questions wait for others to go out with.
-const WINDOW: Duration = Duration::from_millis(40);
-/// Machines of one question, so that its answer has one page.
-const MAX_MACHINES: usize = 200;
-/// Questions under way at once.
-const MAX_PARALLEL: usize = 4;
 /// How long the tenant of a subscription is remembered.
 const TENANT_KEPT: Duration = Duration::from_secs(60 * 60);
 /// Subscriptions that are remembered.
@@ -64,7 +59,7 @@ impl Tenant {
             subscriptions: config.subscriptions.clone(),
             tags: config.tags.clone(),
             machines: together(Machines(manager.clone())),
-            interfaces: together(Interfaces(manager.clone())),
+            interfaces: together(Interfaces::new(manager.clone())),
             scale_sets: Members::new(manager.clone()),
             owners: owners.build(),
             manager,
@@ -89,10 +84,6 @@ impl Tenant {
         let kept = self.owners.try_get_with(subscription.to_owned(), ask).await;
         kept.map_err(|error: Arc<ApiError>| ApiError::clone(&error))
     }
-}
-
-fn together<L: Lookup>(lookup: L) -> Coalescer<L> {
-    Coalescer::new(lookup, WINDOW, MAX_MACHINES, MAX_PARALLEL)
 }
 
 /// The ID of the tenant with that domain, as the login service publishes it.
@@ -180,59 +171,4 @@ impl Lookup for Machines {
         }
         Ok(found)
     }
-}
-
-/// The interfaces of machines, which are named by their IDs in lower case and subscription.
-pub(super) struct Interfaces(Arc<ResourceManager>);
-
-/// A machine by its resource ID in lower case, behind its subscription.
-pub(super) type MachineId = (String, String);
-
-#[derive(Deserialize)]
-struct InterfaceRow {
-    machine: String,
-    #[serde(default)]
-    properties: Interface,
-}
-
-#[async_trait]
-impl Lookup for Interfaces {
-    type Key = MachineId;
-    type Value = Answer<Vec<Interface>>;
-    type Error = ApiError;
-
-    async fn look_up(
-        &self,
-        keys: Vec<MachineId>,
-    ) -> Result<HashMap<MachineId, Self::Value>, ApiError> {
-        let ids = quoted(keys.iter().map(|(_, id)| id.as_str()));
-        let subscriptions = keys.iter().map(|(subscription, _)| subscription.as_str()).collect();
-        let query = format!(
-            "resources | where type =~ 'microsoft.network/networkinterfaces' \
-             | extend machine = tolower(tostring(properties.virtualMachine.id)) \
-             | where machine in ({ids}) \
-             | project machine, properties = pack(\
-             'networkSecurityGroup', properties.networkSecurityGroup, \
-             'ipConfigurations', properties.ipConfigurations)"
-        );
-        let rows: Answer<Vec<InterfaceRow>> = self.0.query(&query, &subscriptions).await?;
-        let mut found = by_key(&keys, &rows.request_id);
-        for row in rows.value {
-            for ((_, id), answer) in &mut found {
-                if id.eq_ignore_ascii_case(&row.machine) {
-                    answer.value.push(row.properties.clone());
-                }
-            }
-        }
-        Ok(found)
-    }
-}
-
-/// An empty answer for each of `keys`.
-fn by_key<K: Clone + Eq + std::hash::Hash, T>(
-    keys: &[K],
-    request_id: &RequestId,
-) -> HashMap<K, Answer<Vec<T>>> {
-    let empty = || Answer { value: Vec::new(), request_id: request_id.clone() };
-    keys.iter().map(|key| (key.clone(), empty())).collect()
 }

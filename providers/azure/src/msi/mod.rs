@@ -14,6 +14,8 @@ mod claims;
 #[cfg(feature = "server")]
 mod config;
 #[cfg(feature = "server")]
+mod machine;
+#[cfg(feature = "server")]
 mod resolver;
 #[cfg(feature = "server")]
 pub mod server;

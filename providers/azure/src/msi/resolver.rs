@@ -1,105 +1,25 @@
-//! The machine of a managed identity, and the selectors of it.
+//! What Azure says of a machine that has proven itself, and the selectors of it.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures::future::join_all;
-use serde::Deserialize;
 use spire_core::node::{AttestError, Examination, NodeResolver};
 use spire_core::selector::Selector;
-use url::form_urlencoded;
 
 use super::NAME;
-use super::claims::ManagedIdentity;
-use crate::api::{Answer, ApiError, Kind, ResourceManager};
-use crate::network::{Interface, Reference};
-use crate::resource_id::{INTERFACE, ResourceId, VIRTUAL_MACHINE};
+use super::machine::{Machine, Tenant};
+use crate::api::{Answer, ApiError, Kind};
+use crate::network::{Interface, Whole};
+use crate::resource_id::{INTERFACE, ResourceId};
 
 /// Interfaces of one machine that are read; Azure allows half as many.
 const MAX_INTERFACES: usize = 16;
 
-/// A machine as Azure knows it.
-#[derive(Debug)]
-pub(super) struct Machine {
-    pub(super) id: String,
-    pub(super) created: Option<String>,
-    interfaces: Vec<Reference>,
-}
-
-#[derive(Deserialize)]
-struct Whole<T> {
-    properties: T,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct MachineProperties {
-    time_created: Option<String>,
-    network_profile: NetworkProfile,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct NetworkProfile {
-    network_interfaces: Vec<Reference>,
-}
-
-/// Finds the one machine in `subscription` whose own identity is `identity`.
-pub(super) async fn find(
-    manager: &ResourceManager,
-    subscription: &str,
-    identity: &ManagedIdentity,
-    examination: &mut Examination,
-) -> Result<Machine, AttestError> {
-    let principal = &identity.principal_id;
-    let filter = format!(
-        "resourceType eq 'Microsoft.Compute/virtualMachines' and identity/principalId eq \
-         '{principal}'"
-    );
-    let filter: String = form_urlencoded::byte_serialize(filter.as_bytes()).collect();
-    // Azure reads blanks of a query in either spelling, but `+` in a filter only as itself.
-    let filter = filter.replace('+', "%20");
-    let path =
-        format!("/subscriptions/{subscription}/resources?$filter={filter}&api-version=2021-04-01");
-    let found: Result<Answer<Vec<Reference>>, _> = manager.list(&path).await;
-    let found = found.map_err(|error| error.about("unable to find the machine", examination))?;
-    examination.asked(found.request_id.as_deref());
-    let id = match &found.value[..] {
-        [machine] => machine.id.clone(),
-        [] => {
-            return Err(AttestError::NotFound(format!(
-                "no virtual machine in subscription {subscription} has the identity {principal}; \
-                 user-assigned identities and those of scale sets are not supported, and the \
-                 server's identity needs the role Reader"
-            )));
-        }
-        _ => {
-            return Err(AttestError::Refused(format!(
-                "more than one virtual machine has the identity {principal}"
-            )));
-        }
-    };
-    let path = parse(&id)?.path(VIRTUAL_MACHINE);
-    let machine: Result<Answer<Whole<MachineProperties>>, _> =
-        manager.get(&format!("{path}?api-version=2024-07-01")).await;
-    let machine =
-        machine.map_err(|error| error.about("unable to read the machine", examination))?;
-    let MachineProperties { time_created, network_profile } = machine.value.properties;
-    Ok(Machine { id, created: time_created, interfaces: network_profile.network_interfaces })
-}
-
-/// The parts of a machine's ID.
-pub(super) fn parse(id: &str) -> Result<ResourceId<'_>, AttestError> {
-    ResourceId::parse(id, VIRTUAL_MACHINE).ok_or_else(|| {
-        AttestError::Refused(format!("{id:?} has the identity and is no virtual machine"))
-    })
-}
-
 /// Asks for a machine's interfaces and turns all that is known into selectors.
 pub(super) struct Resolver {
-    pub(super) manager: Arc<ResourceManager>,
-    pub(super) subscription: String,
+    pub(super) tenant: Arc<Tenant>,
     pub(super) machine: Machine,
 }
 
@@ -119,17 +39,43 @@ impl NodeResolver for Resolver {
 }
 
 impl Resolver {
-    /// The interfaces that can be read; one in a subscription that the server does not see is
-    /// passed over.
+    /// The interfaces of the machine: as Resource Graph tells them, if it knows them all.
     async fn interfaces(
         &self,
         examination: &mut Examination,
     ) -> Result<Vec<Interface>, AttestError> {
-        let interfaces = self.machine.interfaces.iter().take(MAX_INTERFACES);
-        let ids = interfaces.filter_map(|one| ResourceId::parse(&one.id, INTERFACE));
-        let asked = ids.map(|id| async move {
+        let references = self.machine.interfaces.iter().take(MAX_INTERFACES);
+        let ids = references.filter_map(|one| ResourceId::parse(&one.id, INTERFACE));
+        let ids: Vec<ResourceId<'_>> = ids.collect();
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let subscription = self.machine.parts()?.subscription.to_owned();
+        let key = (subscription, self.machine.id.to_ascii_lowercase());
+        match self.tenant.interfaces.get(key).await {
+            Ok(Some(answer)) if answer.value.len() >= ids.len() => {
+                examination.asked(answer.request_id.as_deref());
+                Ok(answer.value)
+            }
+            Ok(_) => self.ask_manager(&ids, examination).await,
+            Err(error) if error.kind == Kind::Forbidden => {
+                self.ask_manager(&ids, examination).await
+            }
+            Err(error) => Err(error.about("unable to find the network interfaces", examination)),
+        }
+    }
+
+    /// The interfaces that can be read; one in a subscription that the server does not see is
+    /// passed over.
+    async fn ask_manager(
+        &self,
+        ids: &[ResourceId<'_>],
+        examination: &mut Examination,
+    ) -> Result<Vec<Interface>, AttestError> {
+        let asked = ids.iter().map(|id| async move {
             let path = format!("{}?api-version=2024-05-01", id.path(INTERFACE));
-            let answer: Result<Answer<Whole<Interface>>, ApiError> = self.manager.get(&path).await;
+            let answer: Result<Answer<Whole<Interface>>, ApiError> =
+                self.tenant.manager.get(&path).await;
             answer
         });
         let mut found = Vec::new();
@@ -149,9 +95,9 @@ impl Resolver {
 
     /// The values of the selectors, sorted, each once.
     fn values(&self, interfaces: &[Interface]) -> Result<BTreeSet<String>, AttestError> {
-        let machine = parse(&self.machine.id)?;
+        let machine = self.machine.parts()?;
         let mut values = BTreeSet::from([
-            format!("subscription-id:{}", self.subscription),
+            format!("subscription-id:{}", self.tenant.subscription),
             format!("vm-name:{}:{}", machine.group, machine.name()),
         ]);
         for interface in interfaces {

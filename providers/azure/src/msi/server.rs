@@ -15,11 +15,10 @@ use spire_core::remote::Client;
 
 use super::NAME;
 use super::claims::{EntraKeys, ManagedIdentity, check_issuer, check_use, fields};
-use super::config::{self, Config};
+use super::config::Config;
 use super::evidence::Payload;
-use super::resolver::{Machine, Resolver, find, parse};
-use crate::api::ResourceManager;
-use crate::credentials::Credential;
+use super::machine::{Machine, Tenant};
+use super::resolver::Resolver;
 use crate::metadata::Metadata;
 use crate::startup;
 
@@ -33,15 +32,8 @@ struct AzureMsi {
     config: Config,
     host: Host,
     /// By ID, in lower case.
-    tenants: HashMap<String, Tenant>,
+    tenants: HashMap<String, Arc<Tenant>>,
     keys: KeyCache,
-}
-
-/// A tenant, ready to be asked.
-struct Tenant {
-    config: config::Tenant,
-    subscription: String,
-    manager: Arc<ResourceManager>,
 }
 
 #[async_trait]
@@ -59,13 +51,12 @@ impl NodeAttestor for AzureMsi {
         let agent_id = peer.examination().check("agent ID", self.agent_id(&identity, &claims))?;
         peer.admit(&agent_id, false).await?;
 
-        let asked = self.ask_azure(tenant, &identity, peer.examination());
+        let asked = self.ask_azure(&tenant, &identity, peer.examination());
         let machine = match tokio::time::timeout(crate::ALL_CALLS, asked).await {
             Ok(machine) => machine?,
             Err(_) => peer.examination().check("virtual machine", Err(crate::late()))?,
         };
-        let (manager, subscription) = (tenant.manager.clone(), tenant.subscription.clone());
-        let resolver = Box::new(Resolver { manager, subscription, machine });
+        let resolver = Box::new(Resolver { tenant, machine });
         Ok(Attested { agent_id, can_reattest: false, resolver })
     }
 }
@@ -74,7 +65,6 @@ impl AzureMsi {
     /// Makes the attestor. Where a tenant's machines are is asked of the metadata service at once,
     /// unless the section says it.
     fn new(mut config: Config, host: Host) -> Result<Self, PluginError> {
-        let unusable = |error: &dyn std::fmt::Display| PluginError::Unusable(error.to_string());
         let mut own = None;
         let mut tenants = HashMap::new();
         for tenant in std::mem::take(&mut config.tenants) {
@@ -82,17 +72,13 @@ impl AzureMsi {
                 (Some(id), _) | (None, Some(id)) => String::clone(id),
                 (None, None) => own.insert(own_subscription(&config)?).clone(),
             };
-            let credential = Credential::new(&tenant.identity, &tenant.tenant_id, &config.services);
-            let credential = credential.map_err(|error| {
-                PluginError::Unusable(format!("tenant {:?}: {error}", tenant.tenant_id))
-            })?;
-            let client =
-                Client::new(&config.services.endpoints).map_err(|error| unusable(&error))?;
-            let manager = Arc::new(ResourceManager::new(&config.services, client, credential));
             let id = tenant.tenant_id.clone();
-            tenants.insert(id, Tenant { config: tenant, subscription, manager });
+            let ready = Tenant::new(tenant, subscription, &config.services)
+                .map_err(|error| PluginError::Unusable(format!("tenant {id:?}: {error}")))?;
+            tenants.insert(id, Arc::new(ready));
         }
-        let client = Client::new(&config.services.endpoints).map_err(|error| unusable(&error))?;
+        let client = Client::new(&config.services.endpoints)
+            .map_err(|error| PluginError::Unusable(error.to_string()))?;
         let (services, clock) = (config.services.clone(), host.clock.clone());
         let keys = EntraKeys { client, services, clock: clock.clone() };
         Ok(Self { config, host, tenants, keys: KeyCache::new(keys, clock) })
@@ -115,9 +101,9 @@ impl AzureMsi {
         examination.check("token signature", token.verify(&key).map_err(AttestError::from))
     }
 
-    fn tenant(&self, identity: &ManagedIdentity) -> Result<&Tenant, AttestError> {
+    fn tenant(&self, identity: &ManagedIdentity) -> Result<Arc<Tenant>, AttestError> {
         let id = &identity.tenant_id;
-        let tenant = self.tenants.get(&id.to_ascii_lowercase());
+        let tenant = self.tenants.get(&id.to_ascii_lowercase()).cloned();
         tenant.ok_or_else(|| AttestError::Refused(format!("tenant {id:?} is not authorized")))
     }
 
@@ -146,7 +132,7 @@ impl AzureMsi {
         identity: &ManagedIdentity,
         examination: &mut Examination,
     ) -> Result<Machine, AttestError> {
-        let machine = find(&tenant.manager, &tenant.subscription, identity, examination).await;
+        let machine = tenant.machine(identity, examination).await;
         let machine = examination.check("virtual machine", machine)?;
         let allowed = self.check_subscription(&machine);
         examination.check("subscription", allowed)?;
@@ -160,7 +146,7 @@ impl AzureMsi {
 
     fn check_subscription(&self, machine: &Machine) -> Result<(), AttestError> {
         let allowed = &self.config.allowed_subscriptions;
-        let id = parse(&machine.id)?.subscription;
+        let id = machine.parts()?.subscription;
         if allowed.is_empty() || allowed.iter().any(|one| one.eq_ignore_ascii_case(id)) {
             return Ok(());
         }

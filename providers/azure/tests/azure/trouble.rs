@@ -4,10 +4,10 @@ use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use spire_core::node::NodeAttestor;
-use spire_fakes::azure::{Machine, Membership, ScaleSet};
-use spire_fakes::http::{HttpServer, Trouble, text};
+use spire_fakes::azure::{Machine, Membership, ScaleSet, TENANT};
+use spire_fakes::http::{HttpServer, Request, Trouble, text};
 
-use crate::msi::{payload, shown};
+use crate::msi::{ARM, payload, shown};
 use crate::support::{Answerer, Node, Scene, assert_outcome, imds_agent};
 
 /// IDs of tenants, subscriptions and machines are UUIDs and principals are words, or they are
@@ -216,6 +216,50 @@ async fn x16_many_nodes_at_once() {
     assert!(queries <= 20, "{queries} queries for 200 machines");
     assert_eq!(scene.azure.issuer_certificates.count(), 1);
     assert_eq!(tokens(), 1);
+}
+
+#[tokio::test]
+async fn x16_msi_two_hundred_nodes() {
+    let scene = Scene::new().await;
+    let server = scene.msi("", "").await;
+    let machines = (0..200).map(|number| Machine::new(&format!("web-{number}")));
+    let nodes = machines.map(|machine| {
+        let machine = scene.azure.add_machine(machine);
+        let token = scene.token(&scene.azure.entra.claims(TENANT, &machine.principal_id, ARM));
+        let server = server.clone();
+        async move { (shown(&*server, &token).await, machine) }
+    });
+    for (attested, machine) in join_all(nodes.collect::<Vec<_>>()).await {
+        let (_, selectors) = attested.unwrap();
+        let name = format!("azure_msi:vm-name:frontend:{}", machine.name);
+        assert!(selectors.len() == 5 && selectors.contains(&name), "{selectors:?}");
+    }
+    let calls = scene.azure.resource_manager.count();
+    assert!(calls <= 20, "{calls} calls for 200 machines");
+    assert_eq!(scene.azure.queries().len(), calls, "a machine was asked for alone");
+}
+
+/// Where Resource Graph may not be asked, or lags behind.
+#[tokio::test]
+async fn without_resource_graph_an_identity_is_found_by_resource_manager() {
+    let scene = Scene::new().await;
+    let server = scene.msi("", "").await;
+    let token = scene.token(&scene.claims());
+    let known = shown(&*server, &token).await.unwrap();
+    let manager = &scene.azure.resource_manager;
+    let is_graph = |request: &Request| request.path.contains("ResourceGraph");
+    let calls = manager.count();
+    manager.fail_where(2, Trouble::Status(http::StatusCode::FORBIDDEN), is_graph);
+    assert_eq!(shown(&*server, &token).await.unwrap(), known);
+    // The machine, by a list and by itself, and its interface.
+    assert_eq!(manager.count() - calls, 5);
+    scene.azure.set_graph_answer(Some(serde_json::json!({ "totalRecords": 0, "data": [] })));
+    assert_eq!(shown(&*server, &token).await.unwrap(), known);
+    assert_eq!(manager.count() - calls, 10);
+    scene.azure.remove_machines();
+    assert_outcome(shown(&*server, &token).await, "NF", "nobody knows it");
+    manager.fail_where(1, Trouble::Status(http::StatusCode::BAD_REQUEST), is_graph);
+    assert_outcome(shown(&*server, &token).await, "UNAV", "trouble is no answer");
 }
 
 #[tokio::test]
