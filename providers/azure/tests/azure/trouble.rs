@@ -116,17 +116,30 @@ async fn x14_azure_hangs() {
 
 #[tokio::test]
 async fn x14_azure_answers_every_question_late() {
-    let set = Membership::Uniform("set".into());
-    let scene = Scene::with(Machine::new("blog").in_set(set)).await;
-    scene.azure.add_scale_set(ScaleSet::new("set"));
-    scene.azure.set_tells_tenant(false);
-    let server = scene.imds("", "").await;
-    scene.azure.resource_manager.delay(Duration::from_millis(7500));
+    const DELAY: Duration = Duration::from_millis(7500);
+    let by_document = async {
+        let set = Membership::Uniform("set".into());
+        let scene = Scene::with(Machine::new("blog").in_set(set)).await;
+        scene.azure.add_scale_set(ScaleSet::new("set"));
+        let server = scene.imds("", "").await;
+        scene.azure.resource_manager.delay(DELAY);
+        let mut node = Node::agent(imds_agent(&scene.azure, &scene.machine).await);
+        (node.attest(&*server, b"x").await, node)
+    };
+    let by_identity = async {
+        let scene = Scene::new().await;
+        scene.azure.set_graph_answer(Some(serde_json::json!({ "totalRecords": 0, "data": [] })));
+        let server = scene.msi("", "").await;
+        scene.azure.resource_manager.delay(DELAY);
+        let mut node = Node::new(Answerer::Gone);
+        (node.attest(&*server, &scene.token(&scene.claims())).await, node)
+    };
     let began = Instant::now();
-    let mut node = Node::agent(imds_agent(&scene.azure, &scene.machine).await);
-    let found = node.attest(&*server, b"x").await;
-    assert_eq!(node.examination.failed().unwrap().name, "virtual machine", "{found:?}");
-    assert!(found.unwrap_err().to_string().contains("did not answer within 20 s"));
+    let (one, other) = futures::join!(by_document, by_identity);
+    for (found, node) in [one, other] {
+        assert_eq!(node.examination.failed().unwrap().name, "virtual machine", "{found:?}");
+        assert!(found.unwrap_err().to_string().contains("did not answer within 20 s"));
+    }
     assert!(began.elapsed() < Duration::from_secs(25));
 }
 
