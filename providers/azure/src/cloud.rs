@@ -130,7 +130,7 @@ impl Services {
             .map_err(|error| format!("{AUTHORITY_HOST} cannot be used: {error}"))?;
         let login = endpoints.get("login").cloned();
         let resource_manager = endpoints.get("resource_manager").cloned();
-        let mut named = [&login, &authority_host, &resource_manager].into_iter().flatten();
+        let mut named = login.iter().chain(&authority_host).chain(&resource_manager);
         let cloud = named.find_map(Cloud::of).unwrap_or(Cloud::Public);
         let at = |host: &str| Endpoint::parse(&format!("https://{host}"));
         let login = login.or(authority_host).map_or_else(|| at(cloud.login_hosts()[0]), Ok)?;

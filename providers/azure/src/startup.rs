@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use spire_core::catalog::PluginError;
 
+/// How long one of them may take, all attempts together: less than [`ANSWERS`], so that it is told
+/// why there is no answer.
+pub(crate) const ANSWER: Duration = Duration::from_secs(8);
 /// How long all of them may take.
 const ANSWERS: Duration = Duration::from_secs(10);
 

@@ -136,7 +136,7 @@ fn graph(world: &World, tenant: &str, request: &Request) -> Response {
             .collect(),
         "microsoft.network/networkinterfaces" => machines
             .filter(|machine| is_asked(&machine.id()))
-            .flat_map(|machine| machine.interface_rows(&visible))
+            .flat_map(|machine| machine.interface_rows(visible))
             .collect(),
         "microsoft.compute/virtualmachinescalesets" => {
             let (subscription, _) = &world.subscriptions[0];

@@ -19,6 +19,7 @@ use crate::cloud::Services;
 use crate::credentials::Credential;
 use crate::lookup::{Interfaces, by_key, together};
 use crate::network::Reference;
+use crate::startup::ANSWER;
 
 /// How long the tenant of a subscription is remembered.
 const TENANT_KEPT: Duration = Duration::from_secs(60 * 60);
@@ -101,10 +102,9 @@ pub(super) async fn resolve(
     }
     let failed = |why: String| format!("unable to resolve tenant {domain:?}: {why}");
     let url = services.login.url(&format!("/{domain}/.well-known/openid-configuration"));
-    let limit = spire_core::limits::REMOTE_CALL;
     let attempt =
-        || client.send(client.request(Method::GET, url.clone()), limit, MAX_DISCOVERY_BYTES);
-    let answer = until_answered(attempt, limit).await;
+        || client.send(client.request(Method::GET, url.clone()), ANSWER, MAX_DISCOVERY_BYTES);
+    let answer = until_answered(attempt, ANSWER).await;
     let answer = answer.map_err(|error| failed(error.to_string()))?;
     if answer.status != StatusCode::OK {
         return Err(failed(format!("the login service answered {}", answer.status)));

@@ -76,7 +76,7 @@ async fn private_endpoints_are_reached_by_tls_below_a_private_ca() {
     let Err(error) = imds_server(&imds(&endpoints), Clock::system()).await else {
         panic!("a login service that is not trusted was asked")
     };
-    assert!(error.contains("unable to resolve tenant"), "{error}");
+    assert!(error.contains("unable to resolve tenant") && error.contains("certificate"), "{error}");
     let server = msi_server(&msi(&endpoints), Clock::system()).await.unwrap();
     assert_outcome(shown(&*server, &token).await, "UNAV", "nothing is trusted");
     assert_eq!(azure.login.count(), 0);
