@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use jiff::Timestamp;
 
 use crate::bundle::{JwtAuthority, X509Authority};
 
@@ -38,6 +39,15 @@ pub trait UpstreamAuthority: Send + Sync {
 
     /// How long to wait between two questions for the [bundle](Self::bundle).
     fn bundle_period(&self) -> Duration;
+
+    /// When the upstream itself ends, and so all that it would sign now. Nothing is signed, nor paid
+    /// for, to find this out: `None` where only a mint tells.
+    ///
+    /// # Errors
+    /// As [`mint`](Self::mint).
+    async fn ends_at(&self) -> Result<Option<Timestamp>, UpstreamError> {
+        Ok(None)
+    }
 }
 
 /// A signed CA certificate with what leads from it to the roots.

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use aws_lc_rs::digest::{SHA256, digest};
+use aws_lc_rs::digest::{Context, SHA256};
 use aws_sdk_acmpca::Client;
 use aws_sdk_acmpca::client::Waiters;
 use aws_sdk_acmpca::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
@@ -185,15 +185,15 @@ impl AwsPca {
         }
     }
 
-    /// Has a certificate issued, unless it was for this request already.
+    /// Has a certificate issued, unless it was for this request already. `token` stands for it.
     async fn issue(
         &self,
         client: &Client,
         csr: &[u8],
+        token: String,
         algorithm: SigningAlgorithm,
         ends_at: Timestamp,
     ) -> Result<Order, UpstreamError> {
-        let token = hex::encode(&digest(&SHA256, csr).as_ref()[..16]);
         if let Some(order) = self.ordered().clone().filter(|order| order.token == token) {
             return Ok(order);
         }
@@ -290,8 +290,8 @@ impl AwsPca {
     }
 
     /// `root` and the roots of the supplemental bundle.
-    async fn roots(&self, root: Bytes) -> Vec<X509Authority> {
-        let mut roots = vec![root];
+    async fn roots(&self, root: Option<Bytes>) -> Vec<X509Authority> {
+        let mut roots = Vec::from_iter(root);
         if let Some(supplement) = &self.supplement {
             for root in supplement.roots().await {
                 if !roots.contains(&root) {
@@ -324,15 +324,18 @@ impl UpstreamAuthority for AwsPca {
         let ends_at = Timestamp::from_second(wanted.as_second().min(last)).unwrap_or(wanted);
         let expected = self.root(client).await?;
 
-        let Order { certificate, .. } = self.issue(client, csr, algorithm, ends_at).await?;
+        let token = token(csr, expected.as_ref());
+        let order = self.issue(client, csr, token, algorithm, ends_at).await?;
+        let certificate = order.certificate;
         let (chain, root) = self.issued(client, &certificate).await?;
         if expected.is_some_and(|expected| expected != root) {
+            *self.ordered() = None;
             return Err(UpstreamError::Invalid(format!(
                 "{certificate} leads to another root than the one of {}",
                 self.authority
             )));
         }
-        Ok(Minted { chain, roots: self.roots(root).await })
+        Ok(Minted { chain, roots: self.roots(Some(root)).await })
     }
 
     async fn publish_jwt_key(
@@ -343,12 +346,20 @@ impl UpstreamAuthority for AwsPca {
     }
 
     async fn bundle(&self) -> Result<UpstreamBundle, UpstreamError> {
-        let root = self.root(self.client().await).await?.ok_or(UpstreamError::Unsupported)?;
+        let root = self.root(self.client().await).await?;
+        if root.is_none() && self.supplement.is_none() {
+            return Err(UpstreamError::Unsupported);
+        }
         Ok(UpstreamBundle { roots: self.roots(root).await, jwt_keys: None })
     }
 
     fn bundle_period(&self) -> Duration {
         LOOK
+    }
+
+    async fn ends_at(&self) -> Result<Option<Timestamp>, UpstreamError> {
+        let described = self.active(self.client().await).await?;
+        Ok(described.not_after().and_then(|end| Timestamp::from_second(end.secs()).ok()))
     }
 }
 
@@ -357,6 +368,15 @@ fn certificates(pem: Option<&str>) -> Result<Vec<Bytes>, UpstreamError> {
     pem::certificates(pem.as_bytes()).map_err(|err| {
         UpstreamError::Invalid(format!("AWS Private CA returned a broken certificate: {err}"))
     })
+}
+
+/// Stands for a request to a CA that leads to `root`: what was bought before the CA was renewed is of no
+/// use afterwards.
+fn token(csr: &[u8], root: Option<&Bytes>) -> String {
+    let mut token = Context::new(&SHA256);
+    token.update(csr);
+    token.update(root.map_or(&[][..], |root| &root[..]));
+    hex::encode(&token.finish().as_ref()[..16])
 }
 
 /// Whether AWS has given up a certificate.

@@ -5,14 +5,20 @@ use jiff::Timestamp;
 
 use crate::certificate::Certificate;
 
-/// Most signing certificates between a leaf and a root.
-const MAX_DEPTH: usize = 8;
+/// Most signing certificates between a leaf and a root: Rust's verifiers follow no longer path.
+const MAX_DEPTH: usize = 6;
 
 /// Why a certificate leads to no root.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum PathError {
     #[error("it leads to none of the roots")]
     NoRoot,
+    #[error(
+        "more than {} authorities would stand between an SVID and the root, and verifiers follow no \
+         longer path; hang this server below one that is nearer to the root",
+        MAX_DEPTH
+    )]
+    TooDeep,
     #[error("a certificate of it expired at {0}")]
     Expired(Timestamp),
     #[error("a certificate of it is not valid before {0}")]
@@ -68,7 +74,7 @@ pub(crate) fn verify<'c>(
         current = issuer.ok_or(PathError::NoRoot)?;
         ends_at = ends_at.min(current.not_after);
     }
-    Err(PathError::NoRoot)
+    Err(PathError::TooDeep)
 }
 
 fn check(certificate: &Certificate, below: usize, now: Timestamp) -> Result<(), PathError> {

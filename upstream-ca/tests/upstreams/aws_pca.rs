@@ -192,12 +192,47 @@ async fn a_renewed_authority_is_noticed_before_it_signs() {
 }
 
 #[tokio::test]
+async fn what_was_bought_before_a_renewal_is_not_waited_for() {
+    let (world, clock) = (World::new().await, now());
+    let upstream = world.build("");
+    let key = key();
+    let csr = request(&key, &domain()).await;
+    world.aws.world().forbidden.insert("GetCertificate".to_owned());
+    upstream.mint(&csr, HOUR).await.unwrap_err();
+    let root = PrivateCa::root(HOME_ACCOUNT, REGION, 3650, false);
+    world.change(|authority| authority.renew(PrivateCa::below(&root, REGION, 365)));
+    world.aws.world().forbidden.clear();
+    let minted = upstream.mint(&csr, HOUR).await.unwrap();
+    assert_eq!(minted.roots[0].certificate, root.certificate());
+    check(&minted, &key.public_key().spki, &domain(), clock.now()).unwrap();
+    assert_eq!(world.change(|authority| authority.bought()), 2);
+}
+
+#[tokio::test]
+async fn when_it_ends_is_told_without_a_certificate_being_bought() {
+    let root = PrivateCa::root(HOME_ACCOUNT, REGION, 2, false);
+    let world = World::with(root).await;
+    let upstream = world.build("");
+    let left = upstream.ends_at().await.unwrap().unwrap().duration_since(now().now());
+    assert!((46..48).contains(&left.as_hours()), "{left}");
+    assert_eq!(world.change(|authority| authority.bought()), 0);
+}
+
+#[tokio::test]
 async fn without_the_permission_to_look_it_signs_all_the_same() {
     let (world, folder) = (World::new().await, Folder::new());
     world.aws.world().forbidden.insert("GetCertificateAuthorityCertificate".to_owned());
     let upstream = world.build("");
     mint(&folder, &*upstream, &now()).await;
     assert!(matches!(upstream.bundle().await, Err(UpstreamError::Unsupported)));
+
+    // The supplemental bundle is looked at all the same.
+    folder.root("a", "ec -pkeyopt ec_paramgen_curve:P-256", 30);
+    let upstream = world.build(&format!("supplemental_bundle_path = {:?}", folder.path("a.crt")));
+    assert_eq!(upstream.bundle().await.unwrap().roots.len(), 1);
+    folder.root("b", "ec -pkeyopt ec_paramgen_curve:P-256", 30);
+    folder.concat("a.crt", &["a.crt", "b.crt"]);
+    assert_eq!(upstream.bundle().await.unwrap().roots.len(), 2);
 }
 
 #[tokio::test]

@@ -126,14 +126,23 @@ async fn a_call_that_is_throttled_is_made_again() {
 
 #[tokio::test]
 async fn a_secret_without_measure_is_refused() {
-    let ((aws, _folder), clock) = (world().await, now());
+    let ((aws, folder), clock) = (world().await, now());
     let settings = format!("{}{KEY}{NAMES}", endpoints(&aws));
     let upstream = build(&PLUGIN, &settings, &clock).unwrap();
     let csr = request(&key(), &domain()).await;
-    let text = "x".repeat(10 << 20);
-    aws.world().secrets.insert((REGION.to_owned(), "cert".to_owned()), text);
+    let grow = || {
+        let text = "x".repeat(10 << 20);
+        aws.world().secrets.insert((REGION.to_owned(), "cert".to_owned()), text);
+    };
+    grow();
     let error = upstream.mint(&csr, HOUR).await.unwrap_err().to_string();
     assert!(error.contains("secret cert is larger than 65536 bytes"), "{error}");
+
+    // After one that was good, that one goes on.
+    put(&aws, REGION, "cert", &folder, "acme.crt");
+    let good = mint(&folder, &*upstream, &clock).await;
+    grow();
+    assert_eq!(mint(&folder, &*upstream, &clock).await.roots, good.roots);
 }
 
 #[test]
