@@ -61,6 +61,12 @@ impl Health {
         let details = Map::from_iter([(key.to_owned(), error.to_string().into())]);
         Self { live: false, ready: false, details }
     }
+
+    /// The work goes on, but somebody should look: details as in [`Health::bad`], and all is well
+    /// otherwise.
+    pub fn warning(key: &str, error: impl ToString) -> Self {
+        Self { live: true, ready: true, ..Self::bad(key, error) }
+    }
 }
 
 /// The state of all checks, under the names of their subsystems.
@@ -303,6 +309,16 @@ mod tests {
         let answer = ask(checks, "/live").await;
         assert!(answer.starts_with("HTTP/1.1 500"), "{answer}");
         assert!(answer.contains(r#""server.ca.rotator":{"rotation_err":"no upstream"}"#));
+    }
+
+    #[tokio::test]
+    async fn a_warning_is_shown_and_fails_nothing() {
+        for path in ["/live", "/ready"] {
+            let warning = Health::warning("rotation_err", "no upstream");
+            let answer = ask(vec![("server.ca.rotator", warning)], path).await;
+            assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+            assert!(answer.ends_with(r#"{"server.ca.rotator":{"rotation_err":"no upstream"}}"#));
+        }
     }
 
     #[tokio::test]

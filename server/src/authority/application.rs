@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use spire_core::bundle::X509Authority;
 use spire_core::keys::SigningKey;
+use spire_core::limits::REMOTE_CALL;
 use spire_core::svid::x509::ca_request;
 use spire_core::upstream::{Minted, UpstreamAuthority, UpstreamError};
 use tokio::time::timeout;
@@ -54,9 +55,9 @@ impl Application {
     ) -> Result<&Minted, UpstreamError> {
         let minted = match self.minted.take() {
             Some(minted) => minted,
-            None => timeout(MINT, upstream.mint(&self.request, ttl)).await.map_err(|_| {
-                UpstreamError::Unavailable("it did not answer in time".to_owned())
-            })??,
+            None => {
+                timeout(MINT, upstream.mint(&self.request, ttl)).await.map_err(|_| late())??
+            }
         };
         Ok(self.minted.insert(minted))
     }
@@ -155,16 +156,31 @@ impl Rotation {
         }
     }
 
+    /// Whether the upstream can sign what [outlives](Self::outlives_active) the authority in use, as
+    /// far as it tells before it is paid.
+    pub(super) async fn upstream_outlives_active(&self) -> Result<(), RotationError> {
+        let Some(upstream) = &self.authority.upstream else { return Ok(()) };
+        if self.application.as_ref().is_some_and(|kept| kept.minted.is_some()) {
+            return Ok(());
+        }
+        let end = timeout(REMOTE_CALL, upstream.ends_at()).await.map_err(|_| late())??;
+        let Some(end) = end else { return Ok(()) };
+        self.outlives_active(end.min(after(self.now(), self.authority.settings.ca_ttl)))
+    }
+
     /// An upstream near its own end signs authorities that end before the one in use: taking
     /// turns ever faster would help nobody.
-    pub(super) fn outlives_active(&self, ca: &X509Ca) -> Result<(), RotationError> {
+    pub(super) fn outlives_active(&self, not_after: Timestamp) -> Result<(), RotationError> {
         let Some(active) = self.x509.active().map(|active| active.lifetime()) else {
             return Ok(());
         };
-        let Lifetime { not_after, .. } = ca.lifetime();
         if not_after > active.not_after || active.has_ended(self.now()) {
             return Ok(());
         }
         Err(RotationError::WouldEndBefore { not_after, active: active.not_after })
     }
+}
+
+fn late() -> UpstreamError {
+    UpstreamError::Unavailable("it did not answer in time".to_owned())
 }

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use jiff::{SignedDuration, Timestamp};
 use spire_core::bundle::{Bundle, JwtAuthority, X509Authority};
 use spire_core::limits::REMOTE_CALL;
 use spire_core::upstream::{UpstreamAuthority, UpstreamBundle, UpstreamError};
@@ -10,31 +11,71 @@ use tokio::time::{sleep, timeout};
 
 use super::bundle::retain_some;
 use super::orders::taint_root;
+use super::origin::Origins;
 use super::rotation::Rotation;
 use super::slots::Slotted;
 use super::x509_ca::X509Ca;
 use super::{Authority, Kind, RotationError};
 use crate::store::StoreError;
 
+/// How long a SPIRE above may leave out a root that it named before that counts: servers that share a
+/// database learn of a new root one after the other.
+const MISSING: SignedDuration = SignedDuration::from_secs(30);
+
+/// What the upstream was heard to trust.
+#[derive(Debug, Default)]
+pub(super) struct Heard {
+    /// What it named last, and what is to be dropped here when it is out of use; `None` before its
+    /// first answer.
+    last: Option<UpstreamBundle>,
+    /// Roots that it ceased to name without having tainted them, and when it did.
+    missing: Vec<(X509Authority, Timestamp)>,
+}
+
 impl Authority {
     /// Asks the upstream again and again what it trusts, and takes that over.
     pub(super) async fn follow(&self, upstream: &dyn UpstreamAuthority) {
-        let mut last = UpstreamBundle::default();
+        let (mut heard, mut failure) = (Heard::default(), None);
         loop {
             let asked = timeout(REMOTE_CALL, upstream.bundle()).await;
             let late = || UpstreamError::Unavailable("it did not answer in time".to_owned());
-            match asked.unwrap_or_else(|_| Err(late())) {
-                Ok(bundle) if bundle == last => {}
-                Ok(bundle) => self.take_over(&mut last, bundle).await,
+            let outcome = match asked.unwrap_or_else(|_| Err(late())) {
+                Ok(bundle) => {
+                    self.take_over(&mut heard, bundle).await.map_err(|error| error.to_string())
+                }
                 Err(UpstreamError::Unsupported) => return,
-                Err(error) => not_followed(&error),
-            }
+                Err(error) => Err(error.to_string()),
+            };
+            tell(&mut failure, outcome.err());
             sleep(upstream.bundle_period()).await;
         }
     }
 
-    /// Takes over what the upstream trusts `now`, which becomes the `last` that it said.
-    pub(super) async fn take_over(&self, last: &mut UpstreamBundle, now: UpstreamBundle) {
+    /// Takes over what the upstream trusts `now`.
+    ///
+    /// # Errors
+    /// [`StoreError`]; the same answer is to be taken over again then.
+    pub(super) async fn take_over(
+        &self,
+        heard: &mut Heard,
+        mut now: UpstreamBundle,
+    ) -> Result<(), StoreError> {
+        let Heard { last, missing } = heard;
+        if missing.is_empty() && last.as_ref() == Some(&now) {
+            return Ok(());
+        }
+        let origins = match now.jwt_keys {
+            Some(_) => Origins::read(&self.store).await?,
+            None => Origins::default(),
+        };
+        let was = self.bundle.current();
+        // A server that was off may have missed that a root was tainted and revoked above.
+        let before = last.get_or_insert_with(|| UpstreamBundle {
+            roots: origins.named_above(&was),
+            jwt_keys: None,
+        });
+        let lost = lost(before, missing, &now, self.clock.now());
+        now.roots.extend(lost.iter().cloned());
         let tainted = now.roots.iter().filter(|root| root.tainted);
         let tainted: Vec<_> = tainted.filter_map(|root| root.authority_id().ok()).collect();
         self.tainted_above.send_if_modified(|known| {
@@ -44,24 +85,21 @@ impl Authority {
         });
         let states = self.states(Kind::X509);
         let in_use = states.active.as_ref().and_then(|it| it.upstream_authority_id.clone());
-        let was = self.bundle.current();
-        let (before, after) = (last.clone(), now.clone());
-        let change = move |bundle: &mut Bundle| {
-            take_over(bundle, &before, &after, in_use.as_deref());
-            Ok(())
-        };
-        if let Err(error) = self.bundle.edit(change).await {
-            return not_followed(&error);
-        }
+        let change = Arc::new(Change { before: before.clone(), now, origins, in_use });
+        let edit = Arc::clone(&change);
+        self.bundle
+            .edit(move |bundle| {
+                edit.apply(bundle);
+                Ok(())
+            })
+            .await?;
         let kept = self.bundle.current();
+        log_lost(&lost);
         log_revoked(&was, &kept);
-        // What is still in use goes another time.
-        let is_held_back = |root: &&X509Authority| {
-            root.tainted && !is_among(&now.roots, root) && is_among(&kept.x509_authorities, root)
-        };
-        let held_back: Vec<_> = last.roots.iter().filter(is_held_back).cloned().collect();
-        *last = now;
-        last.roots.extend(held_back);
+        missing.retain(|(root, _)| !is_among(&lost, root));
+        *before = change.now.clone();
+        before.roots.extend(change.held_back(&kept));
+        Ok(())
     }
 
     /// Whether the root with this id is tainted, here or above.
@@ -112,46 +150,102 @@ impl Rotation {
     }
 }
 
-/// Brings into `bundle` what the upstream trusts `now`: what is new is added, and what it tainted is
-/// tainted unless this server still signs below it. What it no longer names stays until it ends,
-/// since chains that lead there are still out; it goes at once only where it was tainted, which means
-/// that it was revoked above. For the same reason nothing is added that comes tainted: it may have
-/// been revoked here.
-fn take_over(
-    bundle: &mut Bundle,
-    before: &UpstreamBundle,
+/// Roots that a SPIRE above has left out for so long that they must have been revoked there, although
+/// nobody here saw them tainted. They come tainted: what they signed is replaced before they go.
+/// Other upstreams name what signs now, and former roots of theirs are trusted on.
+fn lost(
+    last: &UpstreamBundle,
+    missing: &mut Vec<(X509Authority, Timestamp)>,
     now: &UpstreamBundle,
-    in_use: Option<&str>,
-) {
-    let is_in_use = |root: &X509Authority| in_use.is_some_and(|id| root.has_id(id));
-    for root in &now.roots {
-        let mut known = bundle.x509_authorities.iter_mut();
-        match known.find(|known| known.certificate == root.certificate) {
-            Some(known) if root.tainted && !is_in_use(known) => known.tainted = true,
-            Some(_) => {}
-            None if root.tainted => {}
-            None => bundle.x509_authorities.push(root.clone()),
+    time: Timestamp,
+) -> Vec<X509Authority> {
+    if now.jwt_keys.is_none() {
+        return Vec::new();
+    }
+    // A root that was renewed goes on under the same key.
+    let is_named = |root: &X509Authority| {
+        let id = root.authority_id();
+        is_among(&now.roots, root)
+            || id.is_ok_and(|id| now.roots.iter().any(|named| named.has_id(&id)))
+    };
+    missing.retain(|(root, _)| !is_named(root));
+    let is_missing = |root: &&X509Authority| {
+        let has_ended = root.validity().is_ok_and(|(_, end)| end < time);
+        !root.tainted && !has_ended && !is_named(root)
+    };
+    for root in last.roots.iter().filter(is_missing) {
+        if !missing.iter().any(|(known, _)| known.certificate == root.certificate) {
+            missing.push((root.clone(), time));
         }
     }
-    retain_some(&mut bundle.x509_authorities, |root| {
-        let is_revoked =
-            root.tainted && is_among(&before.roots, root) && !is_among(&now.roots, root);
-        !is_revoked || is_in_use(root)
-    });
+    let overdue = missing.iter().filter(|(_, since)| time >= *since + MISSING);
+    overdue.map(|(root, _)| X509Authority { tainted: true, ..root.clone() }).collect()
+}
 
-    let Some(keys) = &now.jwt_keys else { return };
-    let known: Vec<_> = bundle.jwt_authorities.iter().map(|key| key.key_id.clone()).collect();
-    let new = keys.iter().filter(|key| !key.tainted && !known.contains(&key.key_id));
-    bundle.jwt_authorities.extend(new.cloned());
-    let tainted: Vec<_> = keys.iter().filter(|key| key.tainted).cloned().collect();
-    taint_keys(bundle, &tainted);
-    let before = before.jwt_keys.as_deref().unwrap_or_default();
-    let named = |keys: &[JwtAuthority], key: &JwtAuthority| {
-        keys.iter().any(|named| named.key_id == key.key_id)
-    };
-    retain_some(&mut bundle.jwt_authorities, |key| {
-        !key.tainted || !named(before, key) || named(keys, key)
-    });
+/// From what the upstream trusted to what it trusts.
+struct Change {
+    before: UpstreamBundle,
+    now: UpstreamBundle,
+    origins: Origins,
+    /// The id of the root that this server signs below.
+    in_use: Option<String>,
+}
+
+impl Change {
+    /// Brings into `bundle` what the upstream trusts now: what is new is added, and what it tainted is
+    /// tainted unless this server still signs below it. What it no longer names stays until it ends,
+    /// since chains that lead there are still out; it goes at once only where it was tainted, which
+    /// means that it was revoked above. For the same reason nothing is added that comes tainted: it may
+    /// have been revoked here.
+    fn apply(&self, bundle: &mut Bundle) {
+        for root in &self.now.roots {
+            let mut known = bundle.x509_authorities.iter_mut();
+            match known.find(|known| known.certificate == root.certificate) {
+                Some(known) if root.tainted && !self.is_in_use(known) => known.tainted = true,
+                Some(_) => {}
+                None if root.tainted => {}
+                None => bundle.x509_authorities.push(root.clone()),
+            }
+        }
+        retain_some(&mut bundle.x509_authorities, |root| {
+            !self.is_revoked(root) || self.is_in_use(root)
+        });
+
+        let Some(keys) = &self.now.jwt_keys else { return };
+        let known: Vec<_> = bundle.jwt_authorities.iter().map(|key| key.key_id.clone()).collect();
+        let new = keys.iter().filter(|key| !key.tainted && !known.contains(&key.key_id));
+        bundle.jwt_authorities.extend(new.cloned());
+        let tainted: Vec<_> = keys.iter().filter(|key| key.tainted).cloned().collect();
+        taint_keys(bundle, &tainted);
+        retain_some(&mut bundle.jwt_authorities, |key| {
+            !key.tainted || keys.iter().any(|named| named.key_id == key.key_id)
+        });
+    }
+
+    /// Whether a root of the bundle is tainted and the upstream trusts it no more. A SPIRE above names
+    /// all that are trusted: what it does not name was revoked while nobody looked.
+    fn is_revoked(&self, root: &X509Authority) -> bool {
+        let was_named = is_among(&self.before.roots, root)
+            || (self.now.jwt_keys.is_some() && !self.origins.is_own(root));
+        root.tainted && was_named && !is_among(&self.now.roots, root)
+    }
+
+    fn is_in_use(&self, root: &X509Authority) -> bool {
+        self.in_use.as_ref().is_some_and(|id| root.has_id(id))
+    }
+
+    /// What is to be dropped another time: it is still in use, and so still in the bundle, `kept`.
+    fn held_back(&self, kept: &Bundle) -> Vec<X509Authority> {
+        let is_held_back = |root: &&X509Authority| {
+            root.tainted
+                && !is_among(&self.now.roots, root)
+                && is_among(&kept.x509_authorities, root)
+        };
+        let from_before = self.before.roots.iter().filter(is_held_back);
+        let revoked = kept.x509_authorities.iter().filter(|root| self.is_revoked(root));
+        let revoked = revoked.filter(|root| !is_among(&self.before.roots, root));
+        from_before.chain(revoked).cloned().collect()
+    }
 }
 
 fn is_among(roots: &[X509Authority], root: &X509Authority) -> bool {
@@ -178,10 +272,31 @@ fn log_revoked(before: &Bundle, after: &Bundle) {
     }
 }
 
-fn not_followed(error: &dyn std::error::Error) {
-    tracing::error!(
-        subsystem_name = "ca_manager",
-        %error,
-        "Unable to take over the bundle of the upstream authority"
-    );
+fn log_lost(lost: &[X509Authority]) {
+    for root in lost {
+        tracing::warn!(
+            subsystem_name = "ca_manager",
+            subject_key_id = root.authority_id().unwrap_or_default(),
+            "The upstream authority no longer trusts a root that was not tainted; it is given up"
+        );
+    }
+}
+
+/// Says once for each reason that the upstream cannot be followed, and once that it can be again.
+pub(super) fn tell(last: &mut Option<String>, failure: Option<String>) {
+    if *last == failure {
+        return;
+    }
+    match &failure {
+        Some(error) => tracing::warn!(
+            subsystem_name = "ca_manager",
+            error,
+            "Unable to take over the bundle of the upstream authority; what it said last stands"
+        ),
+        None => tracing::info!(
+            subsystem_name = "ca_manager",
+            "The bundle of the upstream authority is taken over again"
+        ),
+    }
+    *last = failure;
 }

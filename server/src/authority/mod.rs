@@ -11,6 +11,7 @@ mod issue;
 pub(crate) mod journal;
 mod jwt_key;
 mod orders;
+mod origin;
 mod restore;
 mod rotation;
 mod server_svid;
@@ -364,6 +365,14 @@ impl Authority {
     /// `server.ca.rotator`.
     pub fn rotation_failure(&self) -> Option<Arc<String>> {
         self.rotation_failure.load_full()
+    }
+
+    /// Whether no authority in use has ended, of any kind of SVID that is issued here.
+    pub fn is_valid(&self) -> bool {
+        let now = self.clock.now();
+        let is_valid =
+            |kind| self.states(kind).active.as_ref().is_some_and(|active| now < active.expires_at);
+        is_valid(Kind::X509) && (self.settings.disable_jwt_svids || is_valid(Kind::Jwt))
     }
 
     fn set_rotation_failure(&self, failure: Option<String>) {

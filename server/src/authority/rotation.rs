@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use prost::Message;
+use spire_core::upstream::UpstreamError;
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -166,8 +167,9 @@ impl Rotation {
             self.show();
         }
         if self.x509.due(self.now()) == Due::Prepare {
+            self.upstream_outlives_active().await?;
             let made = self.make_x509().await?;
-            self.outlives_active(&made.ca)?;
+            self.outlives_active(made.ca.lifetime().not_after)?;
             self.prepare_x509(made).await?;
         }
         if self.x509.due(self.now()) == Due::Activate {
@@ -285,8 +287,8 @@ impl Rotation {
     }
 
     /// How long to wait after a failure: twice as long each time, but never so long that little of
-    /// the active authority's life would be left for another try. An upstream near its own end has
-    /// signed, and may want to be paid: it is asked as seldom as may be.
+    /// the active authority's life would be left for another try. An upstream that signed what is of
+    /// no use may want to be paid all the same: it is asked as seldom as may be.
     fn pause(&self, now: Timestamp, failure: &RotationError) -> Duration {
         let shortest = self.authority.settings.rotation_check_interval;
         let left = |lifetime: Lifetime| {
@@ -295,7 +297,12 @@ impl Rotation {
         let x509 = self.x509.active().map(|it| left(it.lifetime()));
         let jwt = self.jwt.active().map(|it| left(it.lifetime()));
         let longest = x509.into_iter().chain(jwt).min().map_or(shortest, |left| left / 8);
-        if matches!(failure, RotationError::WouldEndBefore { .. }) {
+        let may_cost = matches!(
+            failure,
+            RotationError::WouldEndBefore { .. }
+                | RotationError::Upstream(UpstreamError::Invalid(_))
+        );
+        if may_cost {
             return longest.max(shortest);
         }
         let doubled = shortest.saturating_mul(2u32.saturating_pow(self.failures));

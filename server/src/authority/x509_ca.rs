@@ -108,7 +108,12 @@ impl X509Ca {
             }
             Issuer::root(certificate, key)
         } else {
-            Issuer::intermediate(upstream_chain.clone(), key)
+            // Its root may have been revoked while this server was off.
+            let (chain, roots) = (upstream_chain.clone(), bundle.x509_authorities.clone());
+            let held = Minted { chain: chain.clone(), roots };
+            spire_upstream_ca::check(&held, &public_key, &bundle.trust_domain, now)
+                .map_err(|error| format!("no root of the bundle vouches for it: {error}"))?;
+            Issuer::intermediate(chain, key)
         };
         let issuer = issuer.map_err(|err| err.to_string())?;
         let upstream_authority_id =

@@ -9,6 +9,7 @@ use spire_core::svid::x509::{VerifyError, leads_to, verify};
 use spire_core::tasks::Tasks;
 use spire_core::upstream::UpstreamBundle;
 
+use super::super::follow::Heard;
 use super::super::{Authority, Kind, RotationError};
 use super::world::{CA_TTL, FakeUpstream, World, entry, request};
 
@@ -152,9 +153,10 @@ async fn a_root_that_is_tainted_above_is_left_as_soon_as_the_next_one_is_known()
     let mut server = world.start().await.unwrap();
     let upstream = world.upstream.clone().unwrap();
     let first = server.authority.states(Kind::X509).active.clone().unwrap();
-    let mut last = UpstreamBundle::default();
+    let mut heard = Heard::default();
     let mut follow = async |roots: Vec<X509Authority>| {
-        server.authority.take_over(&mut last, UpstreamBundle { roots, jwt_keys: None }).await;
+        let told = UpstreamBundle { roots, jwt_keys: None };
+        server.authority.take_over(&mut heard, told).await.unwrap();
     };
 
     // The upstream goes on with the root that it tainted: what is in use stays.
@@ -274,6 +276,10 @@ async fn keys_that_are_tainted_or_revoked_above_are_so_here() {
         |keys: Vec<JwtAuthority>| keys.iter().any(|key| key.key_id == "below" && key.tainted);
     assert!(!is_tainted(authority.publish_jwt_key(forged).await.unwrap()));
     assert!(is_tainted(authority.publish_jwt_key(tainted).await.unwrap()));
+    // Whoever is above may revoke it for all.
+    authority.revoke(Kind::Jwt, "below").await.unwrap();
+    let bundle = authority.bundle().borrow().clone();
+    assert!(!bundle.jwt_authorities.iter().any(|key| key.key_id == "below"));
     assert!(tasks.drain(Duration::from_secs(5)).await);
 }
 

@@ -1,7 +1,9 @@
 //! The authority as a whole, with a clock that is turned and a database in memory.
 
 mod compromise;
+mod following;
 mod issuing;
+mod log;
 mod no_gap;
 mod restarts;
 mod turning;

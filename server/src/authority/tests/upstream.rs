@@ -4,9 +4,10 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use spire_core::bundle::X509Authority;
+use spire_core::bundle::{Bundle, X509Authority};
 use spire_core::svid::x509::verify;
 use spire_core::tasks::Tasks;
+use spire_core::telemetry::health::Health;
 use spire_core::upstream::UpstreamBundle;
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions};
@@ -14,7 +15,9 @@ use sqlx::{AssertSqlSafe, ConnectOptions};
 use super::super::slots::SlotId;
 use super::super::x509_ca::X509Ca;
 use super::super::{Authority, Kind};
-use super::world::{CA_TTL, FakeUpstream, World, entry, openssl_verifies, request};
+use super::log::Warnings;
+use super::world::{CA_TTL, FakeUpstream, Server, World, domain, entry, openssl_verifies, request};
+use crate::health;
 use crate::store::{self, Store};
 
 #[tokio::test]
@@ -124,14 +127,26 @@ async fn from_half_of_what_is_left_on_somebody_is_called_and_it_still_goes_on() 
         // The pause after a failure at 134 s may end ten seconds later.
         assert!(failure.is_none() || second >= 135, "{second}");
         assert!(failure.is_some() || second < 145, "{second}");
-        if let Some(failure) = failure {
+        if let Some(failure) = &failure {
             let start = "an authority in use ends at ";
             assert!(failure.starts_with(start) && failure.ends_with(": gone fishing"), "{failure}");
         }
         server.authority.check_signing().await.unwrap();
+        let health = rotation_health(&world, &server).await;
+        assert_eq!(health.details.is_empty(), failure.is_none(), "{second}");
+        assert!(health.live && health.ready, "{second}: nothing fails before the end");
         world.pass(1);
     }
     server.authority.check_signing().await.unwrap_err();
+    let health = rotation_health(&world, &server).await;
+    assert!(health.live && !health.ready && health.details.contains_key("rotation_err"));
+}
+
+/// What operators are told of `server.ca.rotator`.
+async fn rotation_health(world: &World, server: &Server) -> Health {
+    let checks = health::checks(&domain(), &server.authority, &world.store);
+    let (_, check) = checks.iter().find(|(name, _)| *name == "server.ca.rotator").unwrap();
+    check.check().await
 }
 
 #[tokio::test]
@@ -142,7 +157,7 @@ async fn a_start_without_it_needs_a_ca_from_before() {
     let error = world.start().await.err().unwrap().to_string();
     assert_eq!(error, "unable to prepare an authority: upstream authority: gone fishing");
     // JWT keys wait for the X.509 authority.
-    assert!(world.store.bundle(&super::world::domain()).await.unwrap().is_none());
+    assert!(world.store.bundle(&domain()).await.unwrap().is_none());
 
     upstream.away.store(false, Ordering::Relaxed);
     world.start().await.unwrap();
@@ -219,6 +234,96 @@ async fn one_that_ends_soon_is_reported_and_not_asked_faster_and_faster() {
     world.pass(12);
     server.rotation.look().await;
     assert!(server.authority.states(Kind::X509).prepared.is_some());
+}
+
+#[tokio::test]
+async fn one_that_tells_its_end_is_not_paid_for_what_ends_too_soon() {
+    let mut world = World::new().await;
+    let upstream = Arc::new(FakeUpstream::new(world.clock.clone(), CA_TTL).await);
+    upstream.tells_its_end.store(true, Ordering::Relaxed);
+    world.upstream = Some(upstream.clone());
+    let mut server = world.start().await.unwrap();
+    world.pass(90);
+    for _ in 90..150 {
+        server.rotation.look().await;
+        world.pass(1);
+    }
+    let failure = server.authority.rotation_failure().unwrap();
+    assert!(failure.contains("renew the upstream CA"), "{failure}");
+    assert_eq!(upstream.mints.load(Ordering::Relaxed), 1);
+    upstream.replace_root(Duration::from_secs(100_000)).await;
+    world.pass(12);
+    server.rotation.look().await;
+    assert!(server.authority.states(Kind::X509).prepared.is_some());
+    assert_eq!(upstream.mints.load(Ordering::Relaxed), 2);
+}
+
+#[tokio::test]
+async fn one_that_signs_what_is_of_no_use_is_asked_seldom() {
+    let mut world = World::below_upstream().await;
+    world.settings.rotation_check_interval = Duration::from_secs(1);
+    let upstream = world.upstream.clone().unwrap();
+    let mut server = world.start().await.unwrap();
+    upstream.hostile.store(true, Ordering::Relaxed);
+    world.pass(90);
+    // An eighth of what is left of the life passes between two tries.
+    for (seconds, mints) in [(11, 2), (9, 3)] {
+        for _ in 0..seconds {
+            server.rotation.look().await;
+            world.pass(1);
+        }
+        assert_eq!(upstream.mints.load(Ordering::Relaxed), mints);
+    }
+    upstream.hostile.store(false, Ordering::Relaxed);
+    world.pass(10);
+    server.rotation.look().await;
+    assert!(server.authority.states(Kind::X509).prepared.is_some());
+}
+
+#[tokio::test]
+async fn an_intermediate_whose_root_was_revoked_meanwhile_is_not_used_again() {
+    let world = World::below_upstream().await;
+    let upstream = world.upstream.clone().unwrap();
+    world.start().await.unwrap();
+    upstream.replace_root(Duration::from_secs(100_000)).await;
+    let second = X509Authority { certificate: upstream.root(), tainted: false };
+    let revoke = move |bundle: &mut Bundle| {
+        bundle.x509_authorities = vec![second.clone()];
+        Ok(())
+    };
+    world.store.edit_bundle(domain(), revoke).await.unwrap();
+    let server = world.start().await.unwrap();
+    assert_eq!(upstream.mints.load(Ordering::Relaxed), 2);
+    let svid = server.authority.sign_workload(&request("/w").await, &entry("/w")).await.unwrap();
+    verify(&svid.chain, &world.stored().await, world.clock.now()).unwrap();
+}
+
+#[tokio::test]
+async fn one_that_lives_shorter_than_ca_ttl_is_mentioned_and_leaves_no_gap() {
+    let warnings = Warnings::collect();
+    let mut world = World::new().await;
+    let ttl = Duration::from_secs(100);
+    let upstream = Arc::new(FakeUpstream::new(world.clock.clone(), ttl).await);
+    world.upstream = Some(upstream.clone());
+    let mut server = world.start().await.unwrap();
+    let (request, mut entry) = (request("/w").await, entry("/w"));
+    entry.x509_svid_ttl = 10;
+    let mut known = server.authority.bundle().borrow().clone();
+    for step in 1..=80 {
+        world.pass(5);
+        if step % 8 == 0 {
+            upstream.replace_root(ttl).await;
+        }
+        server.rotation.look().await;
+        assert!(server.authority.rotation_failure().is_none(), "step {step}");
+        let svid = server.authority.sign_workload(&request, &entry).await.unwrap();
+        verify(&svid.chain, &known, world.clock.now()).unwrap();
+        known = server.authority.bundle().borrow().clone();
+    }
+    let mints = upstream.mints.load(Ordering::Relaxed);
+    assert!(mints > 5, "{mints}");
+    let start = "The upstream authority signs for less than ca_ttl";
+    assert_eq!(warnings.count(start), mints, "once for each authority");
 }
 
 #[tokio::test]

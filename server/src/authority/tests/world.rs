@@ -95,6 +95,16 @@ impl World {
         world
     }
 
+    /// A world in which it hangs below a SPIRE.
+    pub(super) async fn below_spire() -> Self {
+        let mut world = Self::new().await;
+        let root_ttl = Duration::from_secs(365 * 24 * 3600);
+        let mut upstream = FakeUpstream::new(world.clock.clone(), root_ttl).await;
+        upstream.jwt_keys = Some(Mutex::default());
+        world.upstream = Some(Arc::new(upstream));
+        world
+    }
+
     pub(super) fn parts(&self) -> Parts {
         Parts {
             settings: self.settings.clone(),
@@ -153,7 +163,11 @@ pub(super) struct FakeUpstream {
     root: Mutex<(Issuer, Bytes)>,
     pub(super) away: AtomicBool,
     pub(super) mints: AtomicUsize,
-    /// The keys that were published, where this upstream takes any.
+    /// It says beforehand when it ends.
+    pub(super) tells_its_end: AtomicBool,
+    /// It names no root of what it signs.
+    pub(super) hostile: AtomicBool,
+    /// The keys that were published, where this upstream takes any: where it is a SPIRE.
     pub(super) jwt_keys: Option<Mutex<Vec<JwtAuthority>>>,
     /// What it trusts.
     pub(super) bundle: Mutex<UpstreamBundle>,
@@ -167,6 +181,8 @@ impl FakeUpstream {
             root: Mutex::new(root),
             away: AtomicBool::new(false),
             mints: AtomicUsize::new(0),
+            tells_its_end: AtomicBool::new(false),
+            hostile: AtomicBool::new(false),
             jwt_keys: None,
             bundle: Mutex::default(),
         }
@@ -199,17 +215,25 @@ impl UpstreamAuthority for FakeUpstream {
         self.mints.fetch_add(1, Ordering::Relaxed);
         let (issuer, root) = self.root.lock().unwrap().clone();
         let request = CertificateRequest::parse(csr).unwrap();
+        let subject = match self.jwt_keys {
+            Some(_) => issuer.downstream_subject(),
+            None => request.subject,
+        };
         let template = CaTemplate {
             trust_domain: &domain(),
             public_key: &request.public_key,
-            subject: &request.subject,
+            subject: &subject,
             ttl,
         };
         let chain = issuer
             .sign_ca(&template, self.clock.now())
             .await
             .map_err(|err| UpstreamError::Invalid(err.to_string()))?;
-        Ok(Minted { chain, roots: vec![X509Authority { certificate: root, tainted: false }] })
+        let mut roots = vec![X509Authority { certificate: root, tainted: false }];
+        if self.hostile.load(Ordering::Relaxed) {
+            roots.clear();
+        }
+        Ok(Minted { chain, roots })
     }
 
     async fn publish_jwt_key(
@@ -234,6 +258,11 @@ impl UpstreamAuthority for FakeUpstream {
 
     fn bundle_period(&self) -> Duration {
         Duration::from_millis(10)
+    }
+
+    async fn ends_at(&self) -> Result<Option<Timestamp>, UpstreamError> {
+        let tells = self.tells_its_end.load(Ordering::Relaxed);
+        Ok(tells.then(|| self.root.lock().unwrap().0.expires_at()))
     }
 }
 

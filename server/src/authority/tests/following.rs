@@ -1,0 +1,154 @@
+//! Below a SPIRE, whose bundle is followed: also when this server was off while it changed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use spire_core::bundle::{Bundle, JwtAuthority, X509Authority};
+use spire_core::keys::memory::MemoryKeyManager;
+use spire_core::svid::x509::{VerifyError, verify};
+use spire_core::upstream::UpstreamBundle;
+
+use super::super::Kind;
+use super::super::follow::{Heard, tell};
+use super::log::Warnings;
+use super::world::{FakeUpstream, Server, World, domain, entry, request};
+
+fn root(upstream: &FakeUpstream) -> X509Authority {
+    X509Authority { certificate: upstream.root(), tainted: false }
+}
+
+fn tainted(root: &X509Authority) -> X509Authority {
+    X509Authority { tainted: true, ..root.clone() }
+}
+
+async fn follow(server: &Server, heard: &mut Heard, roots: &[&X509Authority]) {
+    let roots = roots.iter().copied().cloned().collect();
+    let told = UpstreamBundle { roots, jwt_keys: Some(Vec::new()) };
+    server.authority.take_over(heard, told).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_was_tainted_and_is_revoked_while_this_server_is_off_goes_when_it_is_back() {
+    let world = World::below_spire().await;
+    let upstream = world.upstream.clone().unwrap();
+    let mut server = world.start().await.unwrap();
+    let (first, mut heard) = (root(&upstream), Heard::default());
+    follow(&server, &mut heard, &[&first]).await;
+    upstream.replace_root(Duration::from_secs(100_000)).await;
+    let second = root(&upstream);
+    follow(&server, &mut heard, &[&tainted(&first), &second]).await;
+    server.rotation.look().await;
+    assert_eq!(world.stored().await.x509_authorities, [tainted(&first), second.clone()]);
+    let foreign = JwtAuthority {
+        key_id: "foreign".to_owned(),
+        public_key: world.stored().await.jwt_authorities[0].public_key.clone(),
+        expires_at: None,
+        tainted: true,
+    };
+    let add = move |bundle: &mut Bundle| {
+        bundle.jwt_authorities.push(foreign.clone());
+        Ok(())
+    };
+    world.store.edit_bundle(domain(), add).await.unwrap();
+
+    let server = world.start().await.unwrap();
+    follow(&server, &mut Heard::default(), &[&second]).await;
+    let bundle = world.stored().await;
+    assert_eq!(bundle.x509_authorities, [second]);
+    assert!(bundle.jwt_authorities.iter().all(|key| !key.tainted), "only the tainted key went");
+    assert_eq!(bundle.jwt_authorities.len(), 1);
+}
+
+#[tokio::test]
+async fn what_was_tainted_and_revoked_while_this_server_was_off_is_left_and_goes() {
+    let world = World::below_spire().await;
+    let upstream = world.upstream.clone().unwrap();
+    let server = world.start().await.unwrap();
+    let first = root(&upstream);
+    let mut long = entry("/w");
+    long.x509_svid_ttl = 100;
+    let svid = server.authority.sign_workload(&request("/w").await, &long).await.unwrap();
+    drop(server);
+    upstream.replace_root(Duration::from_secs(100_000)).await;
+    let second = root(&upstream);
+
+    let mut server = world.start().await.unwrap();
+    let mut heard = Heard::default();
+    follow(&server, &mut heard, &[&second]).await;
+    world.pass(29);
+    follow(&server, &mut heard, &[&second]).await;
+    server.rotation.look().await;
+    let both = [first.clone(), second.clone()];
+    assert_eq!(world.stored().await.x509_authorities, both, "a server above may be behind");
+
+    world.pass(1);
+    follow(&server, &mut heard, &[&second]).await;
+    assert_eq!(world.stored().await.x509_authorities, both, "it is in use");
+    server.rotation.look().await;
+    assert!(server.authority.states(Kind::X509).old.is_some());
+    assert!(world.stored().await.x509_authorities.contains(&tainted(&first)));
+    follow(&server, &mut heard, &[&second]).await;
+    let bundle = world.stored().await;
+    assert_eq!(bundle.x509_authorities, [second]);
+    let refusal = verify(&svid.chain, &bundle, world.clock.now());
+    assert_eq!(refusal, Err(VerifyError::UnknownAuthority));
+}
+
+#[tokio::test]
+async fn roots_that_never_came_from_above_stay() {
+    // One server signs its own root, another one hung below a file, and now below a SPIRE.
+    let world = World::new().await;
+    world.start().await.unwrap();
+    let own = world.stored().await.x509_authorities[0].clone();
+    let ttl = Duration::from_secs(100_000);
+    let mut world = World { keys: Arc::new(MemoryKeyManager::new()), ..world };
+    world.upstream = Some(Arc::new(FakeUpstream::new(world.clock.clone(), ttl).await));
+    world.start().await.unwrap();
+    let file = root(world.upstream.as_ref().unwrap());
+    let upstream = World::below_spire().await.upstream.unwrap();
+    world.upstream = Some(upstream.clone());
+    let server = world.start().await.unwrap();
+
+    let (first, mut heard) = (root(&upstream), Heard::default());
+    upstream.replace_root(ttl).await;
+    let second = root(&upstream);
+    follow(&server, &mut heard, &[&first, &second]).await;
+    // A server above that is behind does not know the second root yet.
+    follow(&server, &mut heard, &[&first]).await;
+    world.pass(20);
+    follow(&server, &mut heard, &[&first, &second]).await;
+    world.pass(60);
+    follow(&server, &mut heard, &[&first, &second]).await;
+    let mut stored = world.stored().await.x509_authorities;
+    assert_eq!(stored, [own.clone(), file, first.clone(), second.clone()]);
+
+    // Nor does it go when its own server taints it.
+    stored[0].tainted = true;
+    let taint = move |bundle: &mut Bundle| {
+        bundle.x509_authorities = stored.clone();
+        Ok(())
+    };
+    world.store.edit_bundle(domain(), taint).await.unwrap();
+    upstream.replace_root(ttl).await;
+    follow(&server, &mut heard, &[&first, &second, &root(&upstream)]).await;
+    let stored = world.stored().await.x509_authorities;
+    assert_eq!((stored.len(), &stored[0]), (5, &tainted(&own)));
+}
+
+#[test]
+fn an_upstream_that_is_away_is_mentioned_once() {
+    let warnings = Warnings::collect();
+    let mut last = None;
+    let away = || Some("away".to_owned());
+    let mut expect = |failure: Option<String>, count: usize| {
+        tell(&mut last, failure);
+        let start = "Unable to take over the bundle of the upstream authority";
+        assert_eq!(warnings.count(start), count);
+    };
+    expect(None, 0);
+    expect(away(), 1);
+    expect(away(), 1);
+    expect(Some("refuses".to_owned()), 2);
+    expect(None, 2);
+    expect(away(), 3);
+}
