@@ -46,21 +46,23 @@ impl Authorities for AuthoritiesService {
         let states = self.authority.states(Kind::X509);
         let x509 = slots(&states).map(|(slot, state)| x509_authority(slot, state));
         let mut x509 = x509.collect::<Result<Vec<_>, _>>()?;
-        self.count_agents(&mut x509).await?;
+        let other_agents = self.count_agents(&mut x509).await?;
         let jwt_authorities = jwt_authorities(&bundle, &self.authority.states(Kind::Jwt));
         Ok(Response::new(GetAuthoritiesResponse {
             trust_domain: bundle.trust_domain.as_str().to_owned(),
             roots,
             x509_authorities: x509,
             jwt_authorities,
+            other_agents,
         }))
     }
 }
 
 impl AuthoritiesService {
-    /// Finds out whose SVIDs each authority signed, by their serial numbers.
-    async fn count_agents(&self, authorities: &mut [X509Authority]) -> Result<(), Status> {
-        let now = self.clock.now();
+    /// Finds out whose SVIDs each authority signed, by their serial numbers. Returns how many agents
+    /// have SVIDs that none of them is known to have signed.
+    async fn count_agents(&self, authorities: &mut [X509Authority]) -> Result<i64, Status> {
+        let (now, mut others) = (self.clock.now(), 0);
         let mut page = Page { after: None, limit: Some(PAGE) };
         loop {
             let listed = self.store.list_nodes(&NodeFilter::default(), page).await;
@@ -70,14 +72,17 @@ impl AuthoritiesService {
                     let id = authority.certificate.as_ref().map(|certificate| &certificate.id);
                     id.is_some_and(|id| x509::is_signed_by(&node.serial, id))
                 });
-                let Some(signer) = signer else { continue };
+                let Some(signer) = signer else {
+                    others += 1;
+                    continue;
+                };
                 signer.agents += 1;
                 if signer.agent_ids.len() < NAMED {
                     signer.agent_ids.push(node.agent_id.to_string());
                 }
             }
             match listed.next {
-                None => return Ok(()),
+                None => return Ok(others),
                 after => page.after = after,
             }
         }

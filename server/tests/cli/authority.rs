@@ -141,12 +141,20 @@ async fn the_tree_tells_which_agents_still_depend_on_the_old_authority() {
     );
     let agent = "spiffe://example.org/spire/agent/join_token/t";
     assert_eq!(of("OLD")["agent_ids"][0], agent);
+    assert_eq!(json["other_agents"], "0");
     assert_eq!(of("ACTIVE")["certificate"]["id"], id);
 
     let drawn = run(&server, "authority show -output mermaid").await.printed();
     assert!(drawn.starts_with("flowchart TD\n") && drawn.contains(agent), "{drawn}");
     let drawn = run(&server, "authority show -output svg").await.printed();
     assert!(drawn.starts_with("<svg ") && drawn.contains(agent), "{drawn}");
+
+    // The authority that signed it is known no more, but the agent depends on it all the same.
+    let prepared = run(&server, "localauthority x509 prepare").await.printed();
+    let id = value(&prepared, "Authority ID: ");
+    run(&server, &format!("localauthority x509 activate -authorityID {id}")).await.printed();
+    let after = run(&server, "authority show").await.printed();
+    assert!(after.contains("Agents with SVIDs of other authorities: 1\n"), "{after}");
     let ran = run(&server, "authority show -output xml").await;
     assert_eq!(ran.code, 1);
     assert!(ran.stderr.contains("unknown format option: \"xml\""), "{}", ran.stderr);

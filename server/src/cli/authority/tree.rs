@@ -31,6 +31,9 @@ pub(super) struct Tree {
 /// The tree of everything that a server told.
 pub(super) fn of(told: &GetAuthoritiesResponse) -> Tree {
     let mut top = Tree::new("", &format!("Trust domain {}", told.trust_domain), Look::Plain);
+    let others = told.other_agents;
+    top.lines
+        .extend((others > 0).then(|| format!("Agents with SVIDs of other authorities: {others}")));
     top.below.extend(told.roots.iter().map(|root| root_of(root, told)));
     let is_known = |id: &str| told.roots.iter().any(|root| root.id == id);
     for authority in told.x509_authorities.iter().filter(|one| !is_known(&one.root_id)) {
@@ -222,6 +225,7 @@ pub(super) mod tests {
                 authority(Slot::Old, "before", "former", 2),
             ],
             jwt_authorities: vec![key(Slot::Active, "k1"), key(Slot::Elsewhere, "k2")],
+            other_agents: 0,
         })
     }
 
@@ -287,6 +291,9 @@ Trust domain example.org
             tree.walk().into_iter().map(|(_, tree)| tree.title.clone()).collect()
         };
         assert_eq!(titles(&of(&told))[1..], ["Root, X.509 authority (active)"]);
+        assert!(of(&told).lines.is_empty());
+        let others = GetAuthoritiesResponse { other_agents: 3, ..told.clone() };
+        assert_eq!(of(&others).lines, ["Agents with SVIDs of other authorities: 3"]);
         let revoked = GetAuthoritiesResponse { roots: Vec::new(), ..told };
         let expected = ["Root that is trusted no more (tainted)", "X.509 authority (active)"];
         assert_eq!(titles(&of(&revoked))[1..], expected);
