@@ -1,6 +1,7 @@
 //! A `spire-agent` that runs.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -26,6 +27,8 @@ pub struct AgentFile {
     pub unix: String,
     /// The node attestor's block, where it is another than `join_token`.
     pub node_attestor: Option<String>,
+    /// Where the server is reached, if not at its own address.
+    pub server_address: Option<SocketAddr>,
 }
 
 /// An agent. It is killed when this goes away.
@@ -72,10 +75,10 @@ impl Agent {
         fs::write(&bundle, server.bundle_pem().await?)?;
         let socket = folder.join(SOCKET);
         let file = folder.join("agent.conf");
-        let address = server.address();
+        let AgentFile { agent, unix, node_attestor, server_address } = added;
+        let address = server_address.unwrap_or_else(|| server.address());
         let (ip, port, data_dir) = (address.ip(), address.port(), folder.join(DATA));
         let data_dir = data_dir.display();
-        let AgentFile { agent, unix, node_attestor } = added;
         let node_attestor = node_attestor.as_deref().unwrap_or(JOIN_TOKEN);
         let text = format!(
             r#"agent {{

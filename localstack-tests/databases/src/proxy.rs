@@ -1,4 +1,5 @@
-//! What lies between a program and its database: connections that are cut, delayed or held up.
+//! What lies between a program and its database, or another server: connections that are cut,
+//! delayed or held up.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -29,8 +30,10 @@ pub enum Cut {
 }
 
 /// How connections fare.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 struct Road {
+    /// Where new connections lead.
+    to: SocketAddr,
     /// How long what is sent is on its way, in each direction.
     delay: Duration,
     /// Whether what is sent waits, as where a network is down for a while and nobody is told.
@@ -49,11 +52,12 @@ impl Proxy {
     pub async fn to(to: SocketAddr) -> io::Result<Self> {
         let listener = TcpListener::bind((IpAddr::V4(Ipv4Addr::LOCALHOST), 0)).await?;
         let address = listener.local_addr()?;
-        let road = watch::Sender::new(Road::default());
+        let road = Road { to, delay: Duration::ZERO, is_held: false, cuts: 0, at_commit: None };
+        let road = watch::Sender::new(road);
         let roads = road.clone();
         let accepting = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                tokio::spawn(pass(client, to, roads.clone()));
+                tokio::spawn(pass(client, roads.clone()));
             }
         });
         Ok(Self { address, road, accepting })
@@ -62,6 +66,11 @@ impl Proxy {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Lets new connections lead to another server.
+    pub fn lead_to(&self, to: SocketAddr) {
+        self.road.send_modify(|road| road.to = to);
     }
 
     /// Lets what is sent take that long, in each direction.
@@ -97,9 +106,9 @@ impl Drop for Proxy {
     }
 }
 
-async fn pass(client: TcpStream, to: SocketAddr, road: watch::Sender<Road>) {
+async fn pass(client: TcpStream, road: watch::Sender<Road>) {
     let mut cut = road.subscribe();
-    let cuts = cut.borrow().cuts;
+    let Road { to, cuts, .. } = *cut.borrow();
     let Ok(server) = TcpStream::connect(to).await else { return };
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();

@@ -22,6 +22,7 @@ mod nested;
 mod offline;
 mod quick_start;
 mod rotation;
+mod servers;
 mod turnover;
 mod upstream_aws;
 mod upstreams;
