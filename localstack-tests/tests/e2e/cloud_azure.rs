@@ -11,6 +11,8 @@ use spire_localstack_tests::server::entry;
 use spire_localstack_tests::user::User;
 use spire_localstack_tests::{Agent, AgentFile, Folder, Server, ServerFile};
 
+use crate::evidence::verify;
+
 /// The ID that all machines in the resource group have beside their own.
 const ALIAS: &str = "/azure/frontend";
 
@@ -106,8 +108,23 @@ async fn story(folder: &Folder, azure: &Azure, attestor: &Attestor) {
     assert!(format!("{second:#}").contains(used), "{second:#}");
     let line = server.process().logged("Node refused").await.unwrap();
     assert!(line.contains(&id) && line.contains("first use"), "{line}");
+
+    // What it would show is looked at without it, and changes nothing.
+    let verdict = verify(folder).await;
+    assert!(verdict.stdout.contains("FAILED   first use"), "{verdict:?}");
+    assert!(verdict.code == Some(1) && verdict.stderr.contains(used), "{verdict:?}");
+    assert!(server.command(&["agent", "count"]).await.unwrap().starts_with("1 "));
     server.command(&["agent", "evict", "-spiffeID", &id]).await.unwrap();
     assert!(!agent.process().ended().await.unwrap().success());
+    let verdict = verify(folder).await.success().unwrap();
+    let skipped = "Check           : skipped  nonce: only a challenged node can answer it";
+    let selector = format!("Selector        : {}", attestor.selector);
+    let mut told = vec![id.as_str(), "passed   virtual machine", "passed   first use", &selector];
+    told.extend((attestor.name == "azure_imds").then_some(skipped));
+    for part in told {
+        assert!(verdict.contains(part), "{part} is not in {verdict}");
+    }
+    assert!(server.command(&["agent", "count"]).await.unwrap().starts_with("0 "));
     agent.start_again().await.unwrap();
     assert!(agent.process().log().contains("Node attestation was successful"));
     gets_its_svid(&agent).await;

@@ -7,6 +7,7 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 use spire_localstack_tests::binaries::Binaries;
+use spire_localstack_tests::command::{self, Answer};
 use spire_localstack_tests::folder::Folder;
 use spire_localstack_tests::process::Process;
 use spire_localstack_tests::server::{Server, ServerFile, TRUST_DOMAIN};
@@ -79,6 +80,20 @@ async fn written_evidence_is_checked_as_a_node_would_be() {
     assert_eq!(fs::read(server.data().join("datastore.sqlite3")).unwrap(), before);
     fs::write(&evidence, r#"{"type":"x509pop","payload":"e30=","collected_at":"x"}"#).unwrap();
     assert!(told(&verify(&[]).stderr).contains("evidence.json"), "a bad file is named");
+}
+
+/// What the server in `folder` says to what its agent there would show.
+pub(crate) async fn verify(folder: &Folder) -> Answer {
+    let programs = Binaries::find().unwrap();
+    let mut collect = Command::new(&programs.agent);
+    collect.args(["evidence", "collect", "-nonce", "chosen", "-config"]);
+    collect.arg(folder.join("agent.conf"));
+    let written = command::run(collect).await.unwrap().success().unwrap();
+    fs::write(folder.join("evidence.json"), written).unwrap();
+    let mut verify = Command::new(&programs.server);
+    verify.args(["evidence", "verify", "-config"]).arg(folder.join("server.conf"));
+    verify.arg("-file").arg(folder.join("evidence.json"));
+    command::run(verify).await.unwrap()
 }
 
 async fn agent_file(folder: &Folder, server: &Server) -> std::path::PathBuf {
