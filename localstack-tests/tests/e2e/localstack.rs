@@ -7,7 +7,7 @@ use spire_fakes::aws::{Imds, Instance, Mode, RegionSigner};
 use spire_localstack_tests::localstack::LocalStack;
 use spire_localstack_tests::{Agent, AgentFile, Folder, Server, ServerFile};
 
-use crate::cloud_aws::{agent_file, agent_path};
+use crate::cloud_aws::{add_workload, agent_file, agent_path, fetches};
 
 const ACCOUNT: &str = "000000000000";
 const REGION: &str = "us-west-2";
@@ -59,6 +59,21 @@ async fn an_instance_of_localstack_joins_by_a_role_that_is_assumed() {
     ] {
         assert!(shown.contains(&format!("aws_iid:{selector}")), "{selector} is not in {shown}");
     }
+
+    // A workload has its SVID because of a tag, also after the agent came back and after it was
+    // evicted and attested again.
+    const BLOG: &str = "spiffe://example.org/blog";
+    add_workload(&server).await;
+    fetches(&agent, BLOG).await;
+    agent.process().stop().await.unwrap();
+    agent.start_again().await.unwrap();
+    assert!(agent.process().log().contains("SVID loaded"), "the agent attested anew");
+    fetches(&agent, BLOG).await;
+    server.command(&["agent", "evict", "-spiffeID", &id]).await.unwrap();
+    assert!(!agent.process().ended().await.unwrap().success());
+    agent.start_again().await.unwrap();
+    assert!(agent.process().log().contains("Node attestation was successful"));
+    fetches(&agent, BLOG).await;
     agent.process().stop().await.unwrap();
 
     // An instance that it does not know stays out.
