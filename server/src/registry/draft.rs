@@ -82,11 +82,6 @@ impl Draft {
         Arc::new(self.snapshot.clone())
     }
 
-    /// The revision of the store up to which everything is in.
-    pub fn revision(&self) -> Revision {
-        self.snapshot.revision
-    }
-
     /// Notes that everything up to `revision` is in.
     pub fn set_revision(&mut self, revision: Revision) {
         self.snapshot.revision = revision;

@@ -14,7 +14,7 @@ use spire_core::tasks::Tasks;
 use tokio_util::sync::CancellationToken;
 
 use super::{Draft, Registry};
-use crate::store::{Change, Changes, Revision, Store, StoreError};
+use crate::store::{Bookmark, Change, Changes, Store, StoreError};
 
 /// Changes read at once; a snapshot is published after each such batch.
 const BATCH: u32 = 1000;
@@ -35,7 +35,7 @@ impl Registry {
         reload_interval: Duration,
         tasks: &Tasks,
     ) -> Result<Arc<Self>, StoreError> {
-        let mut draft = read(&store, &trust_domain).await?;
+        let (mut draft, bookmark) = read(&store, &trust_domain).await?;
         let registry = Arc::new(Self::showing(draft.snapshot()));
         let follower = Follower {
             store,
@@ -43,6 +43,7 @@ impl Registry {
             clock,
             reload_interval,
             draft,
+            bookmark,
             registry: registry.clone(),
         };
         tasks.spawn(follower.run(tasks.stop_token()));
@@ -50,11 +51,12 @@ impl Registry {
     }
 }
 
-/// Everything in the store. Where something changes meanwhile, the log names it after the revision
-/// that was the latest before.
-async fn read(store: &Store, trust_domain: &TrustDomain) -> Result<Draft, StoreError> {
+/// Everything in the store. Where something changes meanwhile, the log names it after the bookmark
+/// that was its end before.
+async fn read(store: &Store, trust_domain: &TrustDomain) -> Result<(Draft, Bookmark), StoreError> {
     let mut draft = Draft::new(trust_domain.clone());
-    let revision = store.latest_revision().await?;
+    let bookmark = store.bookmark().await?;
+    let revision = bookmark.revision;
     let entries = store.every_entry(revision);
     pin_mut!(entries);
     while let Some(batch) = entries.next().await {
@@ -66,7 +68,7 @@ async fn read(store: &Store, trust_domain: &TrustDomain) -> Result<Draft, StoreE
         batch?.iter().for_each(|node| draft.put_node(node));
     }
     draft.set_revision(revision);
-    Ok(draft)
+    Ok((draft, bookmark))
 }
 
 struct Follower {
@@ -75,6 +77,8 @@ struct Follower {
     clock: Clock,
     reload_interval: Duration,
     draft: Draft,
+    /// Up to where the draft has what the log names.
+    bookmark: Bookmark,
     registry: Arc<Registry>,
 }
 
@@ -117,7 +121,7 @@ impl Follower {
     /// Publishes all that the log has after the present revision, and what time has ended.
     async fn catch_up(&mut self) -> Result<(), StoreError> {
         loop {
-            match self.store.changes_since(self.draft.revision(), BATCH).await? {
+            match self.store.changes_since(self.bookmark, BATCH).await? {
                 Changes::Since { changes, .. } if changes.is_empty() => break,
                 Changes::Since { changes, last } => {
                     self.apply(&changes, last).await?;
@@ -130,7 +134,7 @@ impl Follower {
                         subsystem_name = "registry",
                         "Changes were missed; reading all entries and agents"
                     );
-                    self.draft = read(&self.store, &self.trust_domain).await?;
+                    (self.draft, self.bookmark) = read(&self.store, &self.trust_domain).await?;
                     self.publish();
                 }
             }
@@ -143,7 +147,7 @@ impl Follower {
 
     /// Brings in what `changes` name, as it is in the store at present: that may be newer than
     /// `last`, never older.
-    async fn apply(&mut self, changes: &[Change], last: Revision) -> Result<(), StoreError> {
+    async fn apply(&mut self, changes: &[Change], last: Bookmark) -> Result<(), StoreError> {
         let (mut entry_ids, mut agent_ids) = (HashSet::new(), HashSet::new());
         for change in changes {
             match change {
@@ -169,7 +173,8 @@ impl Follower {
         entry_ids.iter().for_each(|id| self.draft.remove_entry(id));
         agent_ids.iter().for_each(|id| self.draft.remove_node(id));
         self.draft.expire(self.clock.now());
-        self.draft.set_revision(last);
+        self.draft.set_revision(last.revision);
+        self.bookmark = last;
         self.publish();
         Ok(())
     }

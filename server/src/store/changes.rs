@@ -3,15 +3,19 @@
 //! Each change has a revision. Revisions are given in the order of commits, since whoever writes
 //! holds the counter's row until its commit: who has seen one has seen all before it, and there are
 //! no gaps to wait for.
+//!
+//! A database that takes the place of another after a failover, or that was restored, may have lost
+//! the last changes, and gives their revisions again to others. Whoever follows the log therefore
+//! keeps a [`Bookmark`], which tells by which transaction a revision was given.
 
 use std::collections::HashSet;
 
 use jiff::Timestamp;
 use spire_core::entry::EntryId;
 use spire_core::id::{SpiffeId, TrustDomain};
+use tokio::sync::watch;
 
 use super::database::Connection;
-use super::dialect::tell;
 use super::row::Row;
 use super::sql::{Statement, in_pieces};
 use super::{Store, StoreError};
@@ -19,6 +23,15 @@ use super::{Store, StoreError};
 /// A place in the log; 0 is before the first change.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Revision(pub u64);
+
+/// How far somebody has read the log; the default is before the first change.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Bookmark {
+    /// The last revision that was read.
+    pub revision: Revision,
+    /// The number of the transaction that gave it; `None` where the log has no such row.
+    transaction: Option<i64>,
+}
 
 /// What was created, updated or deleted; the record itself tells which.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -34,15 +47,14 @@ pub enum Change {
 /// What happened since a revision.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Changes {
-    /// The changes in order, and the revision of the last one. None means that there is nothing
-    /// newer.
+    /// The changes in order, and the place of the last one. None means that there is nothing newer.
     Since {
         /// The changes.
         changes: Vec<Change>,
         /// Where to go on.
-        last: Revision,
+        last: Bookmark,
     },
-    /// The log does not reach back so far, or is that of an older copy: read everything anew.
+    /// The log does not reach back so far, or is not the one of the bookmark: read everything anew.
     Pruned,
 }
 
@@ -50,24 +62,32 @@ pub enum Changes {
 const PRUNED_AT_ONCE: u32 = 5000;
 
 impl Store {
-    /// At most `limit` changes after `revision`.
+    /// At most `limit` changes after `bookmark`.
     ///
     /// # Errors
     /// `Unavailable`, `Corrupt`.
     pub async fn changes_since(
         &self,
-        revision: Revision,
+        bookmark: Bookmark,
         limit: u32,
     ) -> Result<Changes, StoreError> {
         let changes = self
-            .read((revision, limit), |connection, &(revision, limit)| {
-                Box::pin(since(connection, revision, limit))
+            .read((bookmark, limit), |connection, &(bookmark, limit)| {
+                Box::pin(since(connection, bookmark, limit))
             })
             .await?;
         if let Changes::Since { last, .. } = changes {
-            tell(&self.inner.changed, last);
+            tell(&self.inner.changed, last.revision);
         }
         Ok(changes)
+    }
+
+    /// The end of the log: what is read from here on are the changes that come.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    pub async fn bookmark(&self) -> Result<Bookmark, StoreError> {
+        self.read((), |connection, ()| Box::pin(end(connection))).await
     }
 
     /// The revision of the last change in the database.
@@ -75,7 +95,7 @@ impl Store {
     /// # Errors
     /// `Unavailable`.
     pub async fn latest_revision(&self) -> Result<Revision, StoreError> {
-        self.read((), |connection, ()| Box::pin(latest(connection))).await
+        self.bookmark().await.map(|bookmark| bookmark.revision)
     }
 
     /// Forgets changes made before `before`; returns how many.
@@ -116,16 +136,49 @@ fn oldest_before(before: Timestamp) -> Statement {
     Statement::new(text).bind(PRUNED_AT_ONCE).bind(before.as_second())
 }
 
-/// The revision of the last change.
-pub(super) async fn latest(connection: &mut Connection) -> Result<Revision, StoreError> {
-    let read = Statement::new("SELECT revision FROM change_head");
-    revision(connection.fetch_number(read).await?)
+/// Where the log ends.
+pub(super) async fn end(connection: &mut Connection) -> Result<Bookmark, StoreError> {
+    let text = "SELECT change_head.revision, writer FROM change_head \
+                LEFT JOIN changes ON changes.revision = change_head.revision";
+    let row = connection.fetch_first(Statement::new(text)).await?.ok_or_else(no_head)?;
+    Ok(Bookmark { revision: revision(row.integer(0)?)?, transaction: row.optional_integer(1)? })
 }
 
-/// What appends to the log what `writer` changed, each change once, after the revision `last`, and
-/// the revision of the last one. The transaction holds the counter from its begin to its end.
+fn no_head() -> StoreError {
+    StoreError::Corrupt("the table change_head is empty".into())
+}
+
+/// Pokes those who follow the log, unless they know of `revision`.
+pub(super) fn tell(changed: &watch::Sender<Revision>, revision: Revision) {
+    changed.send_if_modified(|known| {
+        let newer = *known < revision;
+        *known = revision.max(*known);
+        newer
+    });
+}
+
+/// Pokes those who follow the log, where it ends at `revision` and they know of later ones: a writer
+/// that begins sees all that was ever committed, unless the database has lost some of it.
+pub(super) fn tell_loss(changed: &watch::Sender<Revision>, revision: Revision) {
+    changed.send_if_modified(|known| {
+        if *known <= revision {
+            return false;
+        }
+        tracing::warn!(
+            subsystem_name = "datastore",
+            known_revision = known.0,
+            last_revision = revision.0,
+            "Datastore has lost changes, as after a failover; all entries and agents are read anew"
+        );
+        *known = revision;
+        true
+    });
+}
+
+/// What appends to the log what `transaction` changed, each change once, after the revision `last`,
+/// and the revision of the last one. The transaction holds the counter from its begin to its end.
 pub(super) fn appending(
-    writer: i64,
+    transaction: i64,
     last: i64,
     mut changes: Vec<Change>,
     now: Timestamp,
@@ -138,7 +191,7 @@ pub(super) fn appending(
             Change::Node(id) => (2, id.as_str()),
             Change::Bundle(trust_domain) => (3, trust_domain.as_str()),
         };
-        vec![number.into(), kind.into(), name.into(), now.as_second().into(), writer.into()]
+        vec![number.into(), kind.into(), name.into(), now.as_second().into(), transaction.into()]
     };
     let rows = (last + 1..).zip(&changes).map(row).collect();
     let head = "INSERT INTO changes (revision, kind, name, changed_at, writer) VALUES ";
@@ -147,33 +200,45 @@ pub(super) fn appending(
     (statements, last + changes.len() as i64)
 }
 
-/// The statement that reads what the log has after a revision: one row at least, and one alone while
-/// nothing happens. What is pruned meanwhile shows: all is read at the same moment.
-pub(super) fn read_after(revision: i64, limit: u32) -> Statement {
-    let text = "SELECT change_head.revision, pruned, changes.revision, kind, name \
-                FROM change_head LEFT JOIN changes ON changes.revision > ? \
+/// The statement that reads the row of a revision and what the log has after it, `limit` changes at
+/// most: one row at least, and one alone while nothing happens. What is pruned meanwhile shows: all
+/// is read at the same moment.
+pub(super) fn read_from(revision: i64, limit: u32) -> Statement {
+    let text = "SELECT change_head.revision, pruned, changes.revision, kind, name, writer \
+                FROM change_head LEFT JOIN changes ON changes.revision >= ? \
                 ORDER BY changes.revision LIMIT ?";
-    Statement::new(text).bind(revision).bind(limit)
+    Statement::new(text).bind(revision).bind(limit.saturating_add(1))
 }
 
 async fn since(
     connection: &mut Connection,
-    after: Revision,
+    after: Bookmark,
     limit: u32,
 ) -> Result<Changes, StoreError> {
-    let rows = connection.fetch(read_after(after.0 as i64, limit)).await?;
-    let head = rows.first();
-    let head = head.ok_or_else(|| StoreError::Corrupt("the table change_head is empty".into()))?;
+    let place = after.revision.0.cast_signed();
+    let rows = connection.fetch(read_from(place, limit)).await?;
+    let head = rows.first().ok_or_else(no_head)?;
     let (last, pruned) = (revision(head.integer(0)?)?, revision(head.integer(1)?)?);
-    if last == after {
-        return Ok(Changes::Since { changes: Vec::new(), last });
-    }
-    if last < after || after < pruned || head.optional_integer(2)?.is_none() {
+    let first = head.optional_integer(2)?;
+    let is_kept = first == Some(place);
+    let transaction = if is_kept { head.optional_integer(5)? } else { None };
+    // A row that was pruned cannot tell, and does not come back.
+    let is_same = transaction == after.transaction || (!is_kept && after.revision == pruned);
+    if last < after.revision || after.revision < pruned || !is_same {
         return Ok(Changes::Pruned);
     }
-    let last = rows.last().map_or(Ok(0), |row| row.integer(2))?;
-    let changes = rows.iter().map(change).collect::<Result<_, _>>()?;
-    Ok(Changes::Since { changes, last: revision(last)? })
+    let newer = &rows[usize::from(is_kept || first.is_none())..];
+    let newer = &newer[..newer.len().min(limit as usize)];
+    let Some(newest) = newer.last() else {
+        let nothing = Changes::Since { changes: Vec::new(), last: after };
+        return Ok(if last == after.revision { nothing } else { Changes::Pruned });
+    };
+    let changes = newer.iter().map(change).collect::<Result<_, _>>()?;
+    let last = Bookmark {
+        revision: revision(newest.integer(2)?)?,
+        transaction: newest.optional_integer(5)?,
+    };
+    Ok(Changes::Since { changes, last })
 }
 
 fn revision(number: i64) -> Result<Revision, StoreError> {

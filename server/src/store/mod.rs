@@ -50,7 +50,7 @@ use writer::{Job, Writer};
 
 pub use bundles::{DeleteMode, EditRefused};
 pub use ca_journals::{CaJournal, CaJournalId};
-pub use changes::{Change, Changes, Revision};
+pub use changes::{Bookmark, Change, Changes, Revision};
 pub use entries::{CreatedEntry, EntryFilter};
 pub use error::{OpenError, StoreError};
 pub use join_tokens::{KeyFingerprint, Redemption, TokenUse};
@@ -111,10 +111,10 @@ impl Store {
         place.create().map_err(|error| unavailable(StoreError::Unavailable(error.to_string())))?;
         let mut connection = Connection::open(&place.writer()).await.map_err(unavailable)?;
         migrations::migrate(&mut connection, settings.disable_migration, unavailable).await?;
-        let revision = changes::latest(&mut connection).await.map_err(unavailable)?;
+        let end = changes::end(&mut connection).await.map_err(unavailable)?;
 
         let (queue, waiting) = mpsc::channel(writer::QUEUE);
-        let (changed, _) = watch::channel(revision);
+        let (changed, _) = watch::channel(end.revision);
         let tasks = Tasks::new();
         let replacement = (!place.is_memory()).then(|| place.writer());
         let writer = Writer::new(connection, replacement, waiting, changed.clone());
@@ -148,10 +148,10 @@ impl Store {
         let onlooker = place.onlooker();
         let mut connection = Connection::open(&onlooker).await.map_err(unavailable)?;
         migrations::check(&mut connection, unavailable).await?;
-        let revision = changes::latest(&mut connection).await.map_err(unavailable)?;
+        let end = changes::end(&mut connection).await.map_err(unavailable)?;
         connection.close().await;
         let (queue, _) = mpsc::channel(1);
-        let (changed, _) = watch::channel(revision);
+        let (changed, _) = watch::channel(end.revision);
         let readers = Some(Readers::new(onlooker, settings.pool));
         let tasks = Tasks::new();
         let _stop = tasks.stop_token().drop_guard();

@@ -19,6 +19,9 @@ use super::{Read, Revision, Store, StoreError, changes};
 const TRIES: u32 = 10;
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// How long one statement may take there: a replica that hangs must not keep a server from starting.
+const STATEMENT: Duration = Duration::from_secs(10);
+
 /// A database that follows the one that is written to.
 pub(super) struct Replica {
     readers: Readers,
@@ -35,7 +38,8 @@ impl Replica {
     async fn acquire(&self, revision: Revision) -> Result<Connection, StoreError> {
         for _ in 0..TRIES {
             let mut connection = self.readers.acquire().await?;
-            if changes::latest(&mut connection).await? >= revision {
+            connection.allow(STATEMENT);
+            if changes::end(&mut connection).await?.revision >= revision {
                 return Ok(connection);
             }
             drop(connection);

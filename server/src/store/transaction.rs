@@ -1,18 +1,24 @@
 //! The transaction that writes are part of: numbers for rows, the log of changes, the commit.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 
 use super::StoreError;
 use super::changes::{Change, Revision, appending};
-use super::database::Connection;
+use super::database::{Connection, STATEMENT};
 use super::sql::{Statement, Value, in_pieces};
+
+/// How long a database may take to begin a transaction, its turn included, for which it lets a write
+/// wait 8 s, and to end one. Callers wait so long on a connection that leads nowhere any more.
+const TURN: Duration = Duration::from_secs(10);
 
 /// The transaction that a write is part of.
 pub(super) struct Transaction {
     pub(super) connection: Connection,
     changes: Vec<Change>,
-    /// The number of this server in the log of changes.
-    writer: i64,
+    /// By this random number in the log of changes it is known again.
+    mark: i64,
     /// The last revision and the last number of a row that were given, as `change_head` has them.
     revision: i64,
     number: i64,
@@ -24,17 +30,20 @@ pub(super) struct Transaction {
 
 impl Transaction {
     pub(super) fn new(connection: Connection) -> Self {
-        let mut random = [0; 8];
-        aws_lc_rs::rand::fill(&mut random).expect("the system has random numbers");
         Self {
             connection,
             changes: Vec::new(),
-            writer: i64::from_le_bytes(random),
+            mark: 0,
             revision: 0,
             number: 0,
             numbered: false,
             written: false,
         }
+    }
+
+    /// The revision with which the log ended when the transaction began.
+    pub(super) fn begun_at(&self) -> Revision {
+        Revision(self.revision.unsigned_abs())
     }
 
     /// The connection, for what only reads.
@@ -92,7 +101,10 @@ impl Transaction {
         self.changes.clear();
         self.numbered = false;
         let begin = self.connection.dialect().begin;
-        let rows = self.connection.run_script(begin.into()).await?;
+        self.connection.allow(TURN);
+        let begun = self.connection.run_script(begin.into()).await;
+        self.connection.allow(STATEMENT);
+        let rows = begun?;
         let head = rows.last().ok_or_else(|| StoreError::Corrupt("change_head is empty".into()))?;
         (self.revision, self.number) = (head.integer(0)?, head.integer(1)?);
         Ok(())
@@ -103,8 +115,9 @@ impl Transaction {
     pub(super) fn last_words(&mut self) -> (Option<Revision>, Vec<Statement>) {
         let changes = std::mem::take(&mut self.changes);
         let has_changed = !changes.is_empty();
-        let (mut statements, last) =
-            appending(self.writer, self.revision, changes, Timestamp::now());
+        // Not before: until here it is the number of the last transaction that ended.
+        self.mark = random();
+        let (mut statements, last) = appending(self.mark, self.revision, changes, Timestamp::now());
         self.revision = last;
         if has_changed || self.numbered {
             let text = "UPDATE change_head SET revision = ?, number = ?";
@@ -120,17 +133,29 @@ impl Transaction {
         last_words: Vec<Statement>,
     ) -> Result<(), StoreError> {
         let commit = self.connection.dialect().commit(changed);
-        self.connection.finish(last_words, commit).await
+        self.connection.allow(TURN);
+        let committed = self.connection.finish(last_words, commit).await;
+        self.connection.allow(STATEMENT);
+        committed
     }
 
-    /// Whether this server gave `revision`.
+    /// Whether the transaction that spoke its last words before this one began gave `revision`.
     pub(super) async fn has_committed(&mut self, revision: Revision) -> Result<bool, StoreError> {
         let text = "SELECT COUNT(*) FROM changes WHERE revision = ? AND writer = ?";
-        let count = Statement::new(text).bind(revision.0 as i64).bind(self.writer);
+        let count = Statement::new(text).bind(revision.0 as i64).bind(self.mark);
         Ok(self.connection.fetch_number(count).await? > 0)
     }
 
     pub(super) async fn roll_back(&mut self) -> Result<(), StoreError> {
-        self.connection.run_script("ROLLBACK".into()).await.map(drop)
+        self.connection.allow(TURN);
+        let rolled_back = self.connection.run_script("ROLLBACK".into()).await;
+        self.connection.allow(STATEMENT);
+        rolled_back.map(drop)
     }
+}
+
+fn random() -> i64 {
+    let mut random = [0; 8];
+    aws_lc_rs::rand::fill(&mut random).expect("the system has random numbers");
+    i64::from_le_bytes(random)
 }

@@ -11,9 +11,9 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
-use super::changes::Revision;
+use super::changes::{Revision, tell, tell_loss};
 use super::database::Connection;
-use super::dialect::{Opening, tell};
+use super::dialect::Opening;
 use super::transaction::Transaction;
 use super::{Store, StoreError};
 
@@ -201,6 +201,7 @@ impl Writer {
 
     async fn attempt(&mut self, jobs: &mut [Box<dyn Job>]) -> Result<(), StoreError> {
         self.begin().await?;
+        tell_loss(&self.changed, self.transaction.begun_at());
         for job in jobs {
             self.transaction.written = false;
             job.run(&mut self.transaction).await;

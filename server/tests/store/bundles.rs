@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use spire_core::bundle::{Bundle, JwtAuthority, X509Authority};
 use spire_core::entry::Entry;
-use spire_server::store::{Change, DeleteMode, EditRefused, Page, Revision, StoreError};
+use spire_server::store::{Change, DeleteMode, EditRefused, Page, StoreError};
 
 use crate::{Fresh, Kind, at, domain, each_database, entry, store_bundles};
 
@@ -58,13 +58,13 @@ async fn setting_a_bundle_keeps_its_publishers_number(kind: Kind) {
     let fresh = Fresh::new(kind).await;
     let given = Bundle { sequence_number: 7, ..full("a.org") };
     fresh.store.set_bundle(given.clone()).await.unwrap();
-    let revision = fresh.store.latest_revision().await.unwrap();
+    let before = fresh.store.bookmark().await.unwrap();
     fresh.store.set_bundle(given.clone()).await.unwrap();
-    assert_eq!(fresh.store.latest_revision().await, Ok(revision));
+    assert_eq!(fresh.store.bookmark().await, Ok(before));
     let older = Bundle { sequence_number: 3, ..Bundle::empty(domain("a.org")) };
     fresh.store.set_bundle(older.clone()).await.unwrap();
     assert_eq!(fresh.store.bundle(&domain("a.org")).await, Ok(Some(older)));
-    assert_eq!(fresh.changes(revision).await, [Change::Bundle(domain("a.org"))]);
+    assert_eq!(fresh.changes(before).await, [Change::Bundle(domain("a.org"))]);
 }
 
 async fn appending_counts_what_is_added(kind: Kind) {
@@ -141,7 +141,7 @@ async fn entries_that_federate_decide_how_a_bundle_goes(kind: Kind) {
         };
         let entries = vec![federated.clone(), entry("two", "/two", &["a:1"])];
         fresh.store.create_entries(entries).await.unwrap();
-        let revision = fresh.store.latest_revision().await.unwrap();
+        let before = fresh.store.bookmark().await.unwrap();
         let deleted = fresh.store.delete_bundle(domain("a.org"), mode).await;
         let kept = fresh.store.entry(&federated.id).await.unwrap();
         let left = fresh.store.bundle(&domain("a.org")).await.unwrap().is_some();
@@ -151,7 +151,7 @@ async fn entries_that_federate_decide_how_a_bundle_goes(kind: Kind) {
                 let why = "cannot delete bundle; federated with 1 registration entries";
                 assert_eq!(deleted, Err(StoreError::Refused(why.into())));
                 assert!(left && kept == Some(federated));
-                assert_eq!(fresh.changes(revision).await, []);
+                assert_eq!(fresh.changes(before).await, []);
                 continue;
             }
             DeleteMode::Delete => assert_eq!(kept, None),
@@ -161,7 +161,7 @@ async fn entries_that_federate_decide_how_a_bundle_goes(kind: Kind) {
             }
         }
         assert_eq!((deleted, left), (Ok(()), false));
-        assert_eq!(fresh.changes(revision).await, expected);
+        assert_eq!(fresh.changes(before).await, expected);
         let gone = fresh.store.delete_bundle(domain("a.org"), mode).await;
         assert_eq!(gone, Err(StoreError::NotFound));
     }
@@ -170,7 +170,8 @@ async fn entries_that_federate_decide_how_a_bundle_goes(kind: Kind) {
 async fn a_bundle_that_nothing_refers_to_may_always_go(kind: Kind) {
     let fresh = Fresh::new(kind).await;
     store_bundles(&fresh.store, &["a.org"]).await;
+    let created = fresh.store.bookmark().await.unwrap();
     fresh.store.delete_bundle(domain("a.org"), DeleteMode::Restrict).await.unwrap();
     let twice = [Change::Bundle(domain("a.org"))];
-    assert_eq!(fresh.changes(Revision(1)).await, twice);
+    assert_eq!(fresh.changes(created).await, twice);
 }

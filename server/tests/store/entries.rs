@@ -3,8 +3,8 @@
 use futures::TryStreamExt;
 use spire_core::entry::{AdditionalAttributes, Entry, EntryUpdate};
 use spire_server::store::{
-    Change, CreatedEntry, EntryFilter, Page, PageToken, Revision, SetMatch, SetRule, Store,
-    StoreError,
+    Bookmark, Change, CreatedEntry, EntryFilter, Page, PageToken, Revision, SetMatch, SetRule,
+    Store, StoreError,
 };
 
 use crate::{Fresh, Kind, at, domain, each_database, entry, id, selectors, store_bundles};
@@ -351,11 +351,11 @@ async fn each_change_is_in_the_log_once(kind: Kind) {
     let fresh = Fresh::new(kind).await;
     create(&fresh.store, &[entry("1", "/1", &["a:1"]), entry("2", "/2", &["a:1"])]).await;
     let named = |id: &str| Change::Entry(id.parse().unwrap());
-    assert_eq!(fresh.changes(Revision(0)).await, ["1", "2"].map(named));
-    let created = fresh.store.latest_revision().await.unwrap();
+    assert_eq!(fresh.changes(Bookmark::default()).await, ["1", "2"].map(named));
+    let created = fresh.store.bookmark().await.unwrap();
     let similar = create(&fresh.store, &[entry("3", "/1", &["a:1"])]).await;
     assert!(matches!(similar[0], Ok(CreatedEntry::Similar(_))));
-    assert_eq!(fresh.store.latest_revision().await, Ok(created));
+    assert_eq!(fresh.store.bookmark().await, Ok(created));
     let twice =
         vec![EntryUpdate::new("2".parse().unwrap()), EntryUpdate::new("2".parse().unwrap())];
     fresh.store.update_entries(twice).await.unwrap();

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use spire_server::store::{CaJournal, Change, Changes, Revision};
+use spire_server::store::{Bookmark, CaJournal, Change, Changes, Revision};
 
 use crate::{Fresh, Kind, at, domain, each_database, entry, store_bundles};
 
@@ -51,37 +51,56 @@ async fn a_server_finds_its_journal_by_its_keys(kind: Kind) {
 async fn changes_are_read_in_pieces_and_in_order(kind: Kind) {
     let mut fresh = Fresh::new(kind).await;
     let mut changed = fresh.store.changed();
-    assert_eq!(fresh.store.changes_since(Revision(0), 9).await.unwrap(), none(0));
+    let start = Bookmark::default();
+    assert_eq!(fresh.store.bookmark().await, Ok(start));
+    assert_eq!(since(&fresh, start, 9).await, (vec![], start));
     store_bundles(&fresh.store, &["a.org", "b.org", "c.org"]).await;
     changed.changed().await.unwrap();
     assert_eq!(*changed.borrow(), Revision(3));
-    let first = fresh.store.changes_since(Revision(0), 2).await.unwrap();
-    let changes = ["a.org", "b.org"].map(|name| Change::Bundle(domain(name))).into();
-    assert_eq!(first, Changes::Since { changes, last: Revision(2) });
-    let rest = fresh.store.changes_since(Revision(2), 2).await.unwrap();
-    let changes = vec![Change::Bundle(domain("c.org"))];
-    assert_eq!(rest, Changes::Since { changes, last: Revision(3) });
+    let (changes, second) = since(&fresh, start, 2).await;
+    assert_eq!(changes, ["a.org", "b.org"].map(|name| Change::Bundle(domain(name))));
+    assert_eq!(second.revision, Revision(2));
+    let (changes, third) = since(&fresh, second, 2).await;
+    assert_eq!(changes, [Change::Bundle(domain("c.org"))]);
+    assert_eq!(third.revision, Revision(3));
     fresh.reopen().await;
+    assert_eq!(fresh.store.bookmark().await, Ok(third));
     assert_eq!(fresh.store.latest_revision().await, Ok(Revision(3)));
     assert_eq!(*fresh.store.changed().borrow(), Revision(3));
-    assert_eq!(fresh.store.changes_since(Revision(3), 2).await.unwrap(), none(3));
-    assert_eq!(fresh.store.changes_since(Revision(4), 2).await.unwrap(), Changes::Pruned);
+    assert_eq!(since(&fresh, third, 2).await, (vec![], third));
 }
 
-fn none(revision: u64) -> Changes {
-    Changes::Since { changes: vec![], last: Revision(revision) }
+/// At most `limit` changes after a bookmark, and where they end.
+async fn since(fresh: &Fresh, bookmark: Bookmark, limit: u32) -> (Vec<Change>, Bookmark) {
+    match fresh.store.changes_since(bookmark, limit).await.unwrap() {
+        Changes::Since { changes, last } => (changes, last),
+        Changes::Pruned => panic!("pruned"),
+    }
 }
 
 async fn who_is_behind_the_log_is_told_so(kind: Kind) {
     let fresh = Fresh::new(kind).await;
-    store_bundles(&fresh.store, &["a.org", "b.org"]).await;
+    store_bundles(&fresh.store, &["a.org"]).await;
+    let first = fresh.store.bookmark().await.unwrap();
+    store_bundles(&fresh.store, &["b.org"]).await;
+    let second = fresh.store.bookmark().await.unwrap();
     assert_eq!(fresh.store.prune_changes(at(0)).await, Ok(0));
     assert_eq!(fresh.store.prune_changes(Timestamp::MAX).await, Ok(2));
-    assert_eq!(fresh.store.changes_since(Revision(1), 9).await.unwrap(), Changes::Pruned);
-    assert_eq!(fresh.store.changes_since(Revision(2), 9).await.unwrap(), none(2));
-    store_bundles(&fresh.store, &["c.org"]).await;
-    assert_eq!(fresh.store.latest_revision().await, Ok(Revision(3)));
-    assert_eq!(fresh.changes(Revision(2)).await, [Change::Bundle(domain("c.org"))]);
+    for behind in [Bookmark::default(), first] {
+        assert_eq!(fresh.store.changes_since(behind, 9).await.unwrap(), Changes::Pruned);
+    }
+    // Who has read what was pruned goes on, and so does who came after that.
+    assert_eq!(since(&fresh, second, 9).await, (vec![], second));
+    let late = fresh.store.bookmark().await.unwrap();
+    store_bundles(&fresh.store, &["c.org", "d.org"]).await;
+    assert_eq!(fresh.store.latest_revision().await, Ok(Revision(4)));
+    let change = |name| Change::Bundle(domain(name));
+    for bookmark in [second, late] {
+        assert_eq!(fresh.changes(bookmark).await, ["c.org", "d.org"].map(change));
+        let (one, third) = since(&fresh, bookmark, 1).await;
+        assert_eq!((one, third.revision), (vec![change("c.org")], Revision(3)));
+        assert_eq!(fresh.changes(third).await, [change("d.org")]);
+    }
 }
 
 async fn many_changes_are_pruned_in_turns(kind: Kind) {
@@ -104,7 +123,7 @@ async fn whoever_saw_a_revision_saw_all_before_it(kind: Kind) {
             // What the caller just wrote is within the revision that everybody is told.
             let told = *store.changed().borrow();
             let Changes::Since { changes, .. } =
-                store.changes_since(Revision(0), told.0 as u32).await.unwrap()
+                store.changes_since(Bookmark::default(), told.0 as u32).await.unwrap()
             else {
                 panic!("pruned")
             };
@@ -112,5 +131,5 @@ async fn whoever_saw_a_revision_saw_all_before_it(kind: Kind) {
         }
     });
     futures::future::join_all(writes).await;
-    assert_eq!(fresh.changes(Revision(0)).await.len(), 200);
+    assert_eq!(fresh.changes(Bookmark::default()).await.len(), 200);
 }

@@ -7,6 +7,7 @@ mod conflicts;
 mod copy;
 mod entries;
 mod exhaustion;
+mod failover;
 mod journals_and_changes;
 mod moving_in;
 mod nodes;
@@ -26,7 +27,7 @@ use spire_core::bundle::Bundle;
 use spire_core::entry::{Entry, EntryId, Hint};
 use spire_core::id::{SpiffeId, TrustDomain};
 use spire_core::selector::{RequiredSelectors, Selector};
-use spire_server::store::{Attestation, Change, Changes, Revision, Settings, Store};
+use spire_server::store::{Attestation, Bookmark, Change, Changes, Settings, Store};
 use spire_test_databases::{Database, Engine, Server};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, SqliteConnection};
@@ -162,9 +163,9 @@ impl Fresh {
         SqliteConnectOptions::new().filename(self.path()).connect().await.unwrap()
     }
 
-    /// What changed after `revision`.
-    async fn changes(&self, revision: Revision) -> Vec<Change> {
-        match self.store.changes_since(revision, 1000).await.unwrap() {
+    /// What changed after `bookmark`.
+    async fn changes(&self, bookmark: Bookmark) -> Vec<Change> {
+        match self.store.changes_since(bookmark, 1000).await.unwrap() {
             Changes::Since { changes, .. } => changes,
             Changes::Pruned => panic!("pruned"),
         }

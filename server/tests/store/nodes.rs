@@ -2,8 +2,8 @@
 
 use futures::TryStreamExt;
 use spire_server::store::{
-    Attestation, Change, EntryFilter, KeyFingerprint, Node, NodeFilter, Page, Recorded, Redemption,
-    Revision, SetMatch, SetRule, Store, StoreError, TokenUse,
+    Attestation, Bookmark, Change, EntryFilter, KeyFingerprint, Node, NodeFilter, Page, Recorded,
+    Redemption, Revision, SetMatch, SetRule, Store, StoreError, TokenUse,
 };
 
 use crate::{Fresh, Kind, at, attestation, each_database, entry, id, selectors};
@@ -40,7 +40,7 @@ async fn an_attested_node_is_known_after_a_restart(kind: Kind) {
     fresh.reopen().await;
     assert_eq!(known(&fresh.store, "/spire/agent/a").await, node);
     assert_eq!(fresh.store.node(&id("/spire/agent/b")).await, Ok(None));
-    assert_eq!(fresh.changes(Revision(0)).await, [Change::Node(node.agent_id)]);
+    assert_eq!(fresh.changes(Bookmark::default()).await, [Change::Node(node.agent_id)]);
 }
 
 async fn attesting_again_replaces_what_was_known(kind: Kind) {
@@ -166,12 +166,12 @@ async fn an_evicted_token_agent_takes_its_token_and_alias_along(kind: Kind) {
     let Recorded::Stored(node) = record(&fresh.store, again).await else { panic!() };
     assert_eq!(node.serial, "2");
 
-    let revision = fresh.store.latest_revision().await.unwrap();
+    let before = fresh.store.bookmark().await.unwrap();
     assert_eq!(fresh.store.delete_node(agent_id.clone()).await.unwrap(), node);
     let listed = fresh.store.list_entries(&EntryFilter::default(), Page::default()).await.unwrap();
     let left: Vec<_> = listed.items.iter().map(|entry| entry.id.as_str()).collect();
     assert_eq!(left, ["child", "both"]);
-    let changes = fresh.changes(revision).await;
+    let changes = fresh.changes(before).await;
     assert_eq!(changes, [Change::Node(agent_id.clone()), Change::Entry("alias".parse().unwrap())]);
     assert_eq!(record(&fresh.store, given).await, Recorded::Token(Redemption::Unknown));
     assert_eq!(fresh.store.delete_node(agent_id).await, Err(StoreError::NotFound));

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use spire_server::store::{EntryFilter, Settings, Store, StoreError};
 use spire_test_databases::{Cut, Database, Engine, Proxy, Server};
+use tokio::time::Instant;
 
 use crate::{entry, private};
 
@@ -70,4 +71,27 @@ async fn a_commit_whose_answer_is_lost_is_done_once() {
         }
         assert_eq!(count(&store).await, 2);
     }
+}
+
+#[tokio::test]
+async fn a_connection_that_leads_nowhere_keeps_nobody_for_long() {
+    let test = async |engine| {
+        let database = private(engine).await;
+        let proxy = Proxy::to(database.server().address().unwrap()).await.unwrap();
+        let text = database.through(&proxy).unwrap();
+        let settings = Settings::new(database.database_type(), &text).unwrap();
+        let store = Store::open(&settings).await.unwrap();
+        create(&store, "before").await.unwrap();
+        // Nobody tells that the machine is gone.
+        proxy.hold(true);
+        let begun = Instant::now();
+        let refused = create(&store, "lost").await;
+        let Err(StoreError::Unavailable(why)) = refused else { panic!("{refused:?}") };
+        assert!(why.contains("no answer within"), "{engine:?}: {why}");
+        assert!(begun.elapsed() < Duration::from_secs(25), "{engine:?}: {:?}", begun.elapsed());
+        proxy.hold(false);
+        create(&store, "after").await.unwrap();
+        assert_eq!(count(&store).await, 2, "{engine:?}");
+    };
+    futures::future::join_all(ENGINES.map(test)).await;
 }

@@ -5,16 +5,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::TryStreamExt;
-use futures::future::{join_all, try_join_all};
+use futures::future::{join, join_all, try_join_all};
 use spire_core::bundle::X509Authority;
 use spire_core::entry::EntryUpdate;
 use spire_server::store::{
-    Attestation, Change, Changes, ConnectionString, CreatedEntry, KeyFingerprint, Recorded,
-    Redemption, Revision, Settings, Store, TokenUse,
+    Attestation, Bookmark, Change, Changes, ConnectionString, CreatedEntry, KeyFingerprint,
+    Recorded, Redemption, Settings, Store, TokenUse,
 };
-use spire_test_databases::{Database, Engine};
+use spire_test_databases::{Database, Engine, Proxy};
+use tokio::time::Instant;
 
-use crate::{Fresh, Kind, at, attestation, domain, each_database, entry};
+use crate::{Fresh, Kind, at, attestation, domain, each_database, entry, private};
 
 each_database! {
     what_must_be_single_is_single,
@@ -126,16 +127,16 @@ async fn no_change_is_missed_by_anybody(kind: Kind) {
     });
     // Each server follows the log while all of them write.
     let followed = stores.iter().map(|store| async move {
-        let (mut seen, mut revision) = (BTreeSet::new(), Revision(0));
+        let (mut seen, mut bookmark) = (BTreeSet::new(), Bookmark::default());
         while seen.len() < 120 {
-            let changes = store.changes_since(revision, 7).await.unwrap();
+            let changes = store.changes_since(bookmark, 7).await.unwrap();
             let Changes::Since { changes, last } = changes else { panic!("{changes:?}") };
             for change in changes {
                 let Change::Entry(id) = change else { panic!("{change:?}") };
                 assert!(store.entry(&id).await.unwrap().is_some(), "named before it can be seen");
                 seen.insert(id.as_str().to_owned());
             }
-            revision = last;
+            bookmark = last;
         }
         seen
     });
@@ -165,27 +166,52 @@ async fn postgres_tells_other_servers_at_once() {
 }
 
 #[tokio::test]
-async fn a_replica_is_read_unless_it_lags_or_is_gone() {
-    let primary = Fresh::new(Kind::Postgres).await;
-    primary.store.create_entries(vec![entry("1", "/1", &["a:1"])]).await.unwrap();
-    let replica = Fresh::new(Kind::Postgres).await;
-    replica.store.create_entries(vec![entry("replica", "/r", &["a:1"])]).await.unwrap();
-    let with = |text: &str| Settings {
-        ro_connection_string: ConnectionString::new(text),
-        ..primary.settings.clone()
+async fn a_replica_is_read_unless_it_lags_hangs_or_is_gone() {
+    let test = async |kind, engine, gone| {
+        let primary = Fresh::new(kind).await;
+        primary.store.create_entries(vec![entry("1", "/1", &["a:1"])]).await.unwrap();
+        let database = private(engine).await;
+        let text = database.connection_string();
+        let replica = Store::open(&Settings::new(database.database_type(), &text).unwrap()).await;
+        let replica = replica.unwrap();
+        replica.create_entries(vec![entry("replica", "/r", &["a:1"])]).await.unwrap();
+        let with = |text: &str| Settings {
+            ro_connection_string: ConnectionString::new(text),
+            ..primary.settings.clone()
+        };
+        let read = async |store: &Store| {
+            let revision = store.latest_revision().await.unwrap();
+            let entries: Vec<_> = store.every_entry(revision).try_concat().await.unwrap();
+            entries.into_iter().map(|entry| entry.id.as_str().to_owned()).collect::<Vec<_>>()
+        };
+        let everything = async |text: &str| read(&Store::open(&with(text)).await.unwrap()).await;
+        assert_eq!(everything(&text).await, ["replica"], "{engine:?}");
+
+        // It hangs with the connection that is open, then with a new one.
+        let proxy = Proxy::to(database.server().address().unwrap()).await.unwrap();
+        let store = Store::open(&with(&database.through(&proxy).unwrap())).await.unwrap();
+        assert_eq!(read(&store).await, ["replica"], "{engine:?}");
+        proxy.hold(true);
+        for expected in [&["1"][..], &["1", "2"]] {
+            let begun = Instant::now();
+            assert_eq!(read(&store).await, expected, "{engine:?}: it hangs");
+            assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
+            replica.create_entries(vec![entry("r2", "/r2", &["a:1"])]).await.unwrap();
+            primary.store.create_entries(vec![entry("2", "/2", &["a:1"])]).await.unwrap();
+        }
+        primary.store.create_entries(vec![entry("3", "/3", &["a:1"])]).await.unwrap();
+        assert_eq!(everything(&text).await, ["1", "2", "3"], "{engine:?}: it lags");
+        assert_eq!(everything(gone).await, ["1", "2", "3"], "{engine:?}: it is gone");
     };
-    let everything = async |settings: &Settings| {
-        let store = Store::open(settings).await.unwrap();
-        let revision = store.latest_revision().await.unwrap();
-        let entries: Vec<_> = store.every_entry(revision).try_concat().await.unwrap();
-        entries.into_iter().map(|entry| entry.id.as_str().to_owned()).collect::<Vec<_>>()
-    };
-    let reading = with(replica.settings.connection_string.as_str());
-    assert_eq!(everything(&reading).await, ["replica"]);
-    primary.store.create_entries(vec![entry("2", "/2", &["a:1"])]).await.unwrap();
-    assert_eq!(everything(&reading).await, ["1", "2"], "it lags");
-    let gone = with("postgres://nobody@127.0.0.1:1/nowhere?sslmode=disable");
-    assert_eq!(everything(&gone).await, ["1", "2"], "it is gone");
+    join(
+        test(
+            Kind::Postgres,
+            Engine::Postgres,
+            "postgres://nobody@127.0.0.1:1/nowhere?sslmode=disable",
+        ),
+        test(Kind::MySql, Engine::MariaDb, "nobody@tcp(127.0.0.1:1)/nowhere?parseTime=true"),
+    )
+    .await;
 }
 
 #[tokio::test]

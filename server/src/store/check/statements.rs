@@ -119,6 +119,6 @@ fn all() -> Option<Vec<Named>> {
     add("list agents by selectors", "nodes", rows(&with_selectors), false);
     let agent_id = vec![id.as_str().into()];
     add("read agents by ID", "nodes", first(node_rows::find_by_ids(agent_id))?, false);
-    add("read the change log", "changes", changes::read_after(0, 1000), false);
+    add("read the change log", "changes", changes::read_from(0, 1000), false);
     Some(all)
 }

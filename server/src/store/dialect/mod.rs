@@ -25,7 +25,6 @@ use super::database::Connection;
 use super::{DatabaseKind, Revision, Settings, StoreError};
 
 pub(super) use moment::Hold;
-pub(super) use notifications::tell;
 pub(super) use sqlite::{Location as SqliteLocation, is_busy};
 
 /// What one kind of database wants to be told in its own words.

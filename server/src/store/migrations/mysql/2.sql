@@ -94,8 +94,9 @@ CREATE TABLE IF NOT EXISTS ca_journals (
     KEY ca_journals_by_authority (active_x509_authority_id)
 ) ENGINE = InnoDB ROW_FORMAT = DYNAMIC;
 
--- What changed: kind 1 an entry, 2 a node, 3 a bundle. By `writer`, a number that each server takes at
--- its start, a server knows its own changes again where it lost the connection while it committed.
+-- What changed: kind 1 an entry, 2 a node, 3 a bundle. `writer` is a random number of the
+-- transaction: by it a server knows its changes again where it lost the connection while it committed,
+-- and whoever follows the log a revision that was lost in a failover and given once more.
 CREATE TABLE IF NOT EXISTS changes (
     revision   BIGINT          NOT NULL PRIMARY KEY,
     kind       BIGINT          NOT NULL,

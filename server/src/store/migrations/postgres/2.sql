@@ -93,8 +93,9 @@ CREATE TABLE ca_journals (
 );
 CREATE INDEX ca_journals_by_authority ON ca_journals (active_x509_authority_id);
 
--- What changed: kind 1 an entry, 2 a node, 3 a bundle. By `writer`, a number that each server takes at
--- its start, a server knows its own changes again where it lost the connection while it committed.
+-- What changed: kind 1 an entry, 2 a node, 3 a bundle. `writer` is a random number of the
+-- transaction: by it a server knows its changes again where it lost the connection while it committed,
+-- and whoever follows the log a revision that was lost in a failover and given once more.
 CREATE TABLE changes (
     revision   BIGINT NOT NULL PRIMARY KEY,
     kind       BIGINT NOT NULL,
