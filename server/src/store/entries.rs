@@ -150,7 +150,7 @@ impl Store {
             let store = store.clone();
             async move {
                 let Some(page) = page else { return Ok(None) };
-                let rows = select(&EntryFilter::default(), page).rows(COLUMNS);
+                let rows = select(&EntryFilter::default(), page, Starts::default()).rows(COLUMNS);
                 let kept = store.read_since(revision, rows, |connection, rows| {
                     Box::pin(fetch(connection, rows.clone()))
                 });
@@ -349,7 +349,8 @@ pub(super) async fn list(
     filter: &EntryFilter,
     page: Page,
 ) -> Result<Vec<Kept>, StoreError> {
-    fetch(connection, select(filter, page).rows(COLUMNS)).await
+    let starts = starts(connection, filter).await?;
+    fetch(connection, select(filter, page, starts).rows(COLUMNS)).await
 }
 
 /// See [`Store::count_entries`].
@@ -357,7 +358,8 @@ pub(super) async fn count(
     connection: &mut Connection,
     filter: &EntryFilter,
 ) -> Result<u64, StoreError> {
-    let count = select(filter, Page::default()).count();
+    let starts = starts(connection, filter).await?;
+    let count = select(filter, Page::default(), starts).count();
     Ok(connection.fetch_number(count).await?.unsigned_abs())
 }
 
@@ -365,8 +367,24 @@ async fn fetch(connection: &mut Connection, statement: Statement) -> Result<Vec<
     connection.fetch(statement).await?.iter().map(Kept::read).collect()
 }
 
+/// By which members of their sets entries are walked that must have several of them: the places of
+/// these among the members of a filter.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Starts {
+    selector: usize,
+    federation: usize,
+}
+
+async fn starts(connection: &mut Connection, filter: &EntryFilter) -> Result<Starts, StoreError> {
+    let value = |selector: &Selector| of_selector(selector).into();
+    let selector = SELECTORS.rarest(connection, filter.selectors.as_ref(), value).await?;
+    let value = |domain: &TrustDomain| domain.as_str().into();
+    let federation = FEDERATIONS.rarest(connection, filter.federates_with.as_ref(), value).await?;
+    Ok(Starts { selector, federation })
+}
+
 /// The entries that pass `filter`.
-pub(super) fn select(filter: &EntryFilter, page: Page) -> Selection {
+pub(super) fn select(filter: &EntryFilter, page: Page, starts: Starts) -> Selection {
     let mut selection = Selection::new("entries", page);
     if let Some(parent_id) = &filter.parent_id {
         selection.filter("r.parent_id = ?", parent_id.as_str());
@@ -385,10 +403,12 @@ pub(super) fn select(filter: &EntryFilter, page: Page) -> Selection {
         selection.only("r.downstream = 1");
     }
     if let Some(wanted) = &filter.selectors {
-        selection.filter_set(&SELECTORS, wanted, |selector| of_selector(selector).into());
+        let value = |selector: &Selector| of_selector(selector).into();
+        selection.filter_set(&SELECTORS, wanted, starts.selector, value);
     }
     if let Some(wanted) = &filter.federates_with {
-        selection.filter_set(&FEDERATIONS, wanted, |domain| domain.as_str().into());
+        let value = |domain: &TrustDomain| domain.as_str().into();
+        selection.filter_set(&FEDERATIONS, wanted, starts.federation, value);
     }
     selection
 }

@@ -132,8 +132,48 @@ pub(super) async fn fetch(
     connection.fetch(statement).await?.iter().map(Kept::read).collect()
 }
 
-/// The nodes that pass `filter`.
-pub(super) fn select(filter: &NodeFilter, page: Page) -> Selection {
+/// The statement that finds nodes that are not banned and whose SVID ended before `before`.
+pub(super) fn find_expired(
+    before: Timestamp,
+    include_non_reattestable: bool,
+    limit: u32,
+) -> Statement {
+    // The sign keeps SQLite from walking all that may attest again, which are mostly not expired.
+    let which = if include_non_reattestable { "" } else { "AND +r.can_reattest = 1 " };
+    let text = format!(
+        "SELECT {COLUMNS} FROM nodes r WHERE r.expires_at < ? AND r.serial_number <> '' {which}\
+         ORDER BY r.expires_at, r.number LIMIT ?"
+    );
+    Statement::built(text, Vec::new()).bind(before.as_second()).bind(limit)
+}
+
+/// The nodes that pass `filter`, as [`select`] finds them.
+pub(super) async fn list(
+    connection: &mut Connection,
+    filter: &NodeFilter,
+    page: Page,
+) -> Result<Vec<Kept>, StoreError> {
+    let start = start(connection, filter).await?;
+    fetch(connection, select(filter, page, start).rows(COLUMNS)).await
+}
+
+/// How many nodes pass `filter`.
+pub(super) async fn count(
+    connection: &mut Connection,
+    filter: &NodeFilter,
+) -> Result<i64, StoreError> {
+    let start = start(connection, filter).await?;
+    connection.fetch_number(select(filter, Page::default(), start).count()).await
+}
+
+async fn start(connection: &mut Connection, filter: &NodeFilter) -> Result<usize, StoreError> {
+    let value = |selector: &Selector| of_selector(selector).into();
+    SELECTORS.rarest(connection, filter.selectors.as_ref(), value).await
+}
+
+/// The nodes that pass `filter`; those that must have several selectors are walked by the one at the
+/// place `start`.
+pub(super) fn select(filter: &NodeFilter, page: Page, start: usize) -> Selection {
     let mut selection = Selection::new("nodes", page);
     if let Some(attestation_type) = &filter.attestation_type {
         selection.filter("r.attestation_type = ?", attestation_type.as_str());
@@ -150,7 +190,43 @@ pub(super) fn select(filter: &NodeFilter, page: Page) -> Selection {
         selection.filter("r.expires_at < ?", time.as_second());
     }
     if let Some(wanted) = &filter.selectors {
-        selection.filter_set(&SELECTORS, wanted, |selector| of_selector(selector).into());
+        selection.filter_set(&SELECTORS, wanted, start, |selector| of_selector(selector).into());
     }
     selection
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Attestation, SetMatch, SetRule, Settings, Store};
+    use super::*;
+
+    #[tokio::test]
+    async fn a_list_begins_with_the_rarest_selector() {
+        let store = Store::open(&Settings::new("sqlite3", ":memory:").unwrap()).await.unwrap();
+        let selectors = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
+        for (number, texts) in [&["s:b", "s:c"][..], &["s:b"], &["s:b"]].into_iter().enumerate() {
+            let attestation = Attestation {
+                agent_id: format!("spiffe://example.org/spire/agent/{number}").parse().unwrap(),
+                attestation_type: "x509pop".to_owned(),
+                serial: "1".to_owned(),
+                expires_at: Timestamp::MAX,
+                can_reattest: true,
+                selectors: selectors(texts),
+                join_token: None,
+            };
+            store.record_attestation(attestation, Timestamp::UNIX_EPOCH).await.unwrap();
+        }
+        for (texts, rule, expected) in [
+            (&["s:b", "s:c"][..], SetRule::Superset, 1),
+            (&["s:b", "s:c", "s:d"], SetRule::Exact, 2),
+            (&["s:b", "s:c"], SetRule::Any, 0),
+            (&["s:c"], SetRule::Exact, 0),
+        ] {
+            let wanted = Some(SetMatch { members: selectors(texts), rule });
+            let filter = NodeFilter { selectors: wanted, ..NodeFilter::default() };
+            let found =
+                store.read(filter, |connection, filter| Box::pin(start(connection, filter)));
+            assert_eq!(found.await, Ok(expected), "{texts:?}");
+        }
+    }
 }

@@ -13,7 +13,7 @@ use super::sql::Statement;
 use super::transaction::Transaction;
 use super::{
     BATCH, Change, EntryFilter, Listed, Page, Redemption, Revision, SetMatch, SetRule, Store,
-    StoreError, TokenUse, entries, join_tokens,
+    StoreError, TokenUse, entries, join_tokens, node_rows,
 };
 
 /// An agent as it is known here.
@@ -139,8 +139,9 @@ impl Store {
         filter: &NodeFilter,
         page: Page,
     ) -> Result<Listed<Node>, StoreError> {
-        let rows = select(filter, page).rows(COLUMNS);
-        let kept = self.read(rows, |connection, rows| Box::pin(fetch(connection, rows.clone())));
+        let kept = self.read((filter.clone(), page), |connection, (filter, page)| {
+            Box::pin(node_rows::list(connection, filter, *page))
+        });
         Ok(Listed::of_page(kept.await?, page, |kept| kept.number).map(|kept| kept.node))
     }
 
@@ -149,9 +150,9 @@ impl Store {
     /// # Errors
     /// `Unavailable`.
     pub async fn count_nodes(&self, filter: &NodeFilter) -> Result<u64, StoreError> {
-        let count = select(filter, Page::default()).count();
-        let count =
-            self.read(count, |connection, count| Box::pin(connection.fetch_number(count.clone())));
+        let count = self.read(filter.clone(), |connection, filter| {
+            Box::pin(node_rows::count(connection, filter))
+        });
         Ok(count.await?.unsigned_abs())
     }
 
@@ -166,7 +167,7 @@ impl Store {
             let store = store.clone();
             async move {
                 let Some(page) = page else { return Ok(None) };
-                let rows = select(&NodeFilter::default(), page).rows(COLUMNS);
+                let rows = select(&NodeFilter::default(), page, 0).rows(COLUMNS);
                 let kept = store.read_since(revision, rows, |connection, rows| {
                     Box::pin(fetch(connection, rows.clone()))
                 });
@@ -304,17 +305,10 @@ impl Store {
         include_non_reattestable: bool,
         limit: u32,
     ) -> Result<Vec<SpiffeId>, StoreError> {
-        let filter = NodeFilter {
-            banned: Some(false),
-            can_reattest: if include_non_reattestable { None } else { Some(true) },
-            expires_before: Some(expired_before),
-            ..NodeFilter::default()
-        };
-        self.write((filter, limit), |tx, (filter, limit)| {
+        let find = node_rows::find_expired(expired_before, include_non_reattestable, limit);
+        self.write(find, |tx, find| {
             Box::pin(async move {
-                let page = Page { after: None, limit: Some(*limit) };
-                let mut expired = fetch(tx.reader(), select(filter, page).rows(COLUMNS)).await?;
-                expired.truncate(*limit as usize);
+                let expired = fetch(tx.reader(), find.clone()).await?;
                 for kept in &expired {
                     delete(tx, kept).await?;
                 }

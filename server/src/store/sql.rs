@@ -5,6 +5,8 @@
 
 use std::borrow::Cow;
 
+use super::StoreError;
+use super::database::Connection;
 use super::page::{Page, SetMatch, SetRule};
 
 /// A value that goes into a row.
@@ -174,6 +176,46 @@ pub(super) struct Links {
     pub(super) count: &'static str,
 }
 
+/// Up to where it is counted how many records have a member of a set.
+const COUNTED: u32 = 1000;
+
+/// Of how many members that is counted.
+const COMPARED: usize = 32;
+
+impl Links {
+    /// The place among the members of `wanted` of one that few records have, so that a list that
+    /// must have them all walks as few records as it can.
+    pub(super) async fn rarest<T>(
+        &self,
+        connection: &mut Connection,
+        wanted: Option<&SetMatch<T>>,
+        value: impl Fn(&T) -> Value,
+    ) -> Result<usize, StoreError> {
+        let Some(SetMatch { members, rule: SetRule::Exact | SetRule::Superset }) = wanted else {
+            return Ok(0);
+        };
+        if members.len() < 2 {
+            return Ok(0);
+        }
+        let Self { table, member, .. } = self;
+        let members: Vec<Value> = members.iter().take(COMPARED).map(value).collect();
+        let count = |place| {
+            format!(
+                "(SELECT COUNT(*) FROM (SELECT owner FROM {table} WHERE {member} = ? \
+                 LIMIT {COUNTED}) c{place})"
+            )
+        };
+        let counts: Vec<String> = (0..members.len()).map(count).collect();
+        let counts = Statement::built(format!("SELECT {}", counts.join(", ")), members);
+        let length = counts.arguments.len();
+        let row = connection.fetch_first(counts).await?;
+        let row = row.ok_or_else(|| StoreError::Corrupt("a row is missing".into()))?;
+        let counts = (0..length).map(|place| row.integer(place));
+        let counts = counts.collect::<Result<Vec<i64>, _>>()?;
+        Ok((0..length).min_by_key(|place| counts[*place]).unwrap_or(0))
+    }
+}
+
 /// A selection from one table under filters, in the order of creation.
 pub(super) struct Selection {
     tables: String,
@@ -210,17 +252,20 @@ impl Selection {
         self.arguments.push(value.into());
     }
 
-    /// Only records whose set matches.
+    /// Only records whose set matches. Those that must have all members are walked by the member at
+    /// the place `start`.
     pub(super) fn filter_set<T>(
         &mut self,
         links: &Links,
         wanted: &SetMatch<T>,
+        start: usize,
         value: impl Fn(&T) -> Value,
     ) {
         let Links { table, member, count } = links;
         let members: Vec<Value> = wanted.members.iter().map(value).collect();
         let size = members.len();
-        let Some(first) = members.first().cloned() else { return self.only("1 = 0") };
+        let first = members.get(start).or(members.first()).cloned();
+        let Some(first) = first else { return self.only("1 = 0") };
         let (marks, members) = list(members);
         let found = format!(
             "(SELECT COUNT(*) FROM {table} l WHERE l.{member} IN ({marks}) AND l.owner = r.number)"

@@ -40,7 +40,7 @@ async fn a_copy_is_reported() {
     let ran = copy(&words).await;
     let expected = format!(
         "Source          : {from}\n\
-         Holds           : tables of this server, version 3\n\
+         Holds           : tables of this server, version 4\n\
          Target          : {to}\n\
          Outcome         : copied\n\
          \n\

@@ -221,6 +221,8 @@ async fn filters_find_what_they_name(kind: Kind) {
         (NodeFilter { expires_before: Some(at(300)), ..base.clone() }, &["/a", "/b"]),
         (by(&["s:1"], SetRule::Exact), &["/a"]),
         (by(&["s:1"], SetRule::Superset), &["/a", "/b"]),
+        (by(&["s:1", "s:2"], SetRule::Superset), &["/b"]),
+        (by(&["s:1", "s:2"], SetRule::Exact), &["/b"]),
         (by(&["s:2"], SetRule::Subset), &["/d"]),
         (by(&["s:1", "s:2"], SetRule::Any), &["/a", "/b", "/d"]),
         (NodeFilter { banned: Some(true), ..by(&["s:2"], SetRule::Any) }, &["/d"]),

@@ -171,6 +171,8 @@ async fn the_first_schema_is_brought_up_to_date() {
     let back = "ALTER TABLE change_head DROP COLUMN number; \
                 ALTER TABLE changes DROP COLUMN writer; \
                 DROP TABLE federation_relationships; \
+                DROP INDEX nodes_by_attestation_type; DROP INDEX nodes_banned; \
+                DROP INDEX nodes_by_can_reattest; \
                 UPDATE schema_version SET version = 1; \
                 INSERT INTO sqlite_sequence (name, seq) VALUES ('nodes', 41)";
     fresh.database.execute(back).await;

@@ -5,7 +5,7 @@ use spire_core::id::{SpiffeId, TrustDomain};
 use spire_core::selector::Selector;
 
 use super::super::database::Connection;
-use super::super::entries::{self, EntryFilter};
+use super::super::entries::{self, EntryFilter, Starts};
 use super::super::nodes::NodeFilter;
 use super::super::packing::of_selector;
 use super::super::sql::Statement;
@@ -99,7 +99,9 @@ fn all() -> Option<Vec<Named>> {
     let mut add = |name, table, statement, walks| {
         all.push(Named { name, table, statement, walks });
     };
-    let rows = |filter: &EntryFilter| entries::select(filter, page).rows(entry_rows::COLUMNS);
+    let rows = |filter: &EntryFilter| {
+        entries::select(filter, page, Starts::default()).rows(entry_rows::COLUMNS)
+    };
     add("list entries", "entries", rows(&none()), true);
     for (name, filter) in lists {
         add(name, "entries", rows(&filter), false);
@@ -112,11 +114,22 @@ fn all() -> Option<Vec<Named>> {
     let now = Timestamp::UNIX_EPOCH;
     add("prune expired entries", "entries", entries::find_expired(now, 100), false);
 
-    let rows = |filter: &NodeFilter| node_rows::select(filter, page).rows(node_rows::COLUMNS);
-    add("list agents", "nodes", rows(&NodeFilter::default()), true);
-    let with_selectors =
-        NodeFilter { selectors: Some(by_selectors(SetRule::Superset)), ..NodeFilter::default() };
-    add("list agents by selectors", "nodes", rows(&with_selectors), false);
+    let rows = |filter: &NodeFilter| node_rows::select(filter, page, 0).rows(node_rows::COLUMNS);
+    let none = NodeFilter::default;
+    add("list agents", "nodes", rows(&none()), true);
+    let kind = Some("nobody".to_owned());
+    let filter = NodeFilter { attestation_type: kind, ..none() };
+    add("list agents by attestation type", "nodes", rows(&filter), false);
+    let filter = NodeFilter { selectors: Some(by_selectors(SetRule::Superset)), ..none() };
+    add("list agents by selectors", "nodes", rows(&filter), false);
+    let filter = NodeFilter { banned: Some(true), ..none() };
+    add("list banned agents", "nodes", rows(&filter), false);
+    // Where many are such a page is soon full.
+    let filter = NodeFilter { can_reattest: Some(false), ..none() };
+    add("list agents that cannot attest again", "nodes", rows(&filter), true);
+    let filter = NodeFilter { expires_before: Some(now), ..none() };
+    add("list expired agents", "nodes", rows(&filter), false);
+    add("prune expired agents", "nodes", node_rows::find_expired(now, false, 100), false);
     let agent_id = vec![id.as_str().into()];
     add("read agents by ID", "nodes", first(node_rows::find_by_ids(agent_id))?, false);
     add("read the change log", "changes", changes::read_from(0, 1000), false);

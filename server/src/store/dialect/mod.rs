@@ -74,7 +74,7 @@ pub(super) enum Explained {
 }
 
 /// The version of the tables that this server needs.
-pub(super) const LAST_VERSION: i64 = 3;
+pub(super) const LAST_VERSION: i64 = 4;
 
 pub(super) static SQLITE: Dialect = Dialect {
     begin: "BEGIN IMMEDIATE; SELECT revision, number FROM change_head",
@@ -87,6 +87,7 @@ pub(super) static SQLITE: Dialect = Dialect {
         (1, include_str!("../migrations/sqlite/1.sql")),
         (2, include_str!("../migrations/sqlite/2.sql")),
         (3, include_str!("../migrations/sqlite/3.sql")),
+        (4, include_str!("../migrations/sqlite/4.sql")),
     ],
     tables: "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite@_%' \
              ESCAPE '@'",
@@ -113,6 +114,7 @@ pub(super) static POSTGRES: Dialect = Dialect {
     versions: &[
         (2, include_str!("../migrations/postgres/2.sql")),
         (3, include_str!("../migrations/postgres/3.sql")),
+        (4, include_str!("../migrations/postgres/4.sql")),
     ],
     tables: "SELECT tablename::text FROM pg_tables WHERE schemaname = current_schema()",
     indexes: "SELECT c.relname::text, i.indisvalid::int::bigint FROM pg_index i \
@@ -139,6 +141,7 @@ pub(super) static MYSQL: Dialect = Dialect {
     versions: &[
         (2, include_str!("../migrations/mysql/2.sql")),
         (3, include_str!("../migrations/mysql/3.sql")),
+        (4, include_str!("../migrations/mysql/4.sql")),
     ],
     tables: "SELECT table_name FROM information_schema.tables WHERE table_schema = DATABASE()",
     indexes: "SELECT DISTINCT index_name, 1 FROM information_schema.statistics \
