@@ -2,8 +2,8 @@
 
 use spire_core::id::TrustDomain;
 
-use super::SettingsError;
 use super::dialect::Place;
+use super::{SettingsError, TlsFiles};
 
 /// Why a call of the store did not do what was asked. Nothing was changed, unless a database server
 /// went away just then and did not come back in time (`Unavailable`): then nobody can tell.
@@ -106,9 +106,9 @@ pub enum OpenError {
 }
 
 impl OpenError {
-    /// The refusal of SPIRE's tables in the database at `place`.
-    pub(super) fn spire_tables(place: &Place) -> Self {
-        Self::SpireTables { connection: place.name(), command: place.copy_command() }
+    /// The refusal of SPIRE's tables in the database at `place`, which is let in by `tls`.
+    pub(super) fn spire_tables(place: &Place, tls: &TlsFiles) -> Self {
+        Self::SpireTables { connection: place.name(), command: place.copy_command(tls) }
     }
 
     /// The database at `place` does not do what it must.

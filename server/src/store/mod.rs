@@ -105,7 +105,7 @@ impl Store {
         wait_for(&place).await;
         match migrations::whose(&place.tables().await.map_err(unavailable)?) {
             Tables::Usable => {}
-            Tables::Spire => return Err(OpenError::spire_tables(&place)),
+            Tables::Spire => return Err(OpenError::spire_tables(&place, &settings.tls)),
             Tables::Foreign => return Err(OpenError::ForeignTables(place.name())),
         }
         place.create().map_err(|error| unavailable(StoreError::Unavailable(error.to_string())))?;
@@ -142,7 +142,7 @@ impl Store {
                 return Err(unavailable(nothing));
             }
             Tables::Usable => {}
-            Tables::Spire => return Err(OpenError::spire_tables(&place)),
+            Tables::Spire => return Err(OpenError::spire_tables(&place, &settings.tls)),
             Tables::Foreign => return Err(OpenError::ForeignTables(place.name())),
         }
         let onlooker = place.onlooker();

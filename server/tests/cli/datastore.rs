@@ -1,6 +1,8 @@
 //! `datastore copy`, which needs no server.
 
 use spire_server::store::{Settings, Store};
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions, Connection};
 
 use super::*;
 
@@ -86,4 +88,45 @@ async fn what_is_wrong_is_told() {
         assert!(error.starts_with("Error: ") && error.contains(told), "{words}: {error}");
         assert!(!error.contains("s3cret"), "{error}");
     }
+}
+
+#[tokio::test]
+async fn a_server_on_spires_database_changes_nothing_and_names_the_command() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("my data");
+    std::fs::create_dir(&data).unwrap();
+    let database = data.join("datastore.sqlite3");
+    let options = SqliteConnectOptions::new().filename(&database).create_if_missing(true);
+    let mut connection = options.connect().await.unwrap();
+    let tables = "CREATE TABLE migrations (version integer, code_version varchar(255)); \
+                  CREATE TABLE registered_entries (entry_id varchar(255))";
+    sqlx::raw_sql(tables).execute(&mut connection).await.unwrap();
+    connection.close().await.unwrap();
+    let before = std::fs::read(&database).unwrap();
+
+    let (path, file) = (data.display(), folder.path().join("server.conf"));
+    let text = format!(
+        "server {{
+            trust_domain = \"example.org\"
+            data_dir = \"{path}\"
+            socket_path = \"{path}/api.sock\"
+            bind_address = \"127.0.0.1\"
+        }}
+        plugins {{
+            DataStore \"sql\" {{ plugin_data {{
+                database_type = \"sqlite3\"
+                connection_string = \"{path}/datastore.sqlite3\"
+            }} }}
+            KeyManager \"memory\" {{ plugin_data {{}} }}
+            NodeAttestor \"join_token\" {{ plugin_data {{}} }}
+        }}"
+    );
+    std::fs::write(&file, text).unwrap();
+    let words = ["run", "-config", file.to_str().unwrap()];
+    let ran = run_words(Path::new("/nowhere"), &words, b"").await;
+    assert_eq!(ran.code, 1, "{ran:?}");
+    let word = format!("'sqlite3:{}", database.display());
+    let command = format!("spire-server datastore copy -from {word}' -to {word}.copy'");
+    assert!(format!("{}{}", ran.stdout, ran.stderr).contains(&command), "{ran:?}");
+    assert_eq!(std::fs::read(&database).unwrap(), before);
 }

@@ -20,7 +20,7 @@ use super::database::Connection;
 use super::dialect::{LAST_VERSION, Place};
 use super::migrations::{Tables, version, whose};
 use super::sql::Statement;
-use super::{Settings, SettingsError, StoreError};
+use super::{Settings, SettingsError, StoreError, TlsFiles};
 
 /// From how many records on it matters that a statement reads them all.
 const LARGE: i64 = 10_000;
@@ -129,7 +129,8 @@ pub async fn check(
         );
         return Ok(report);
     }
-    if let Err(error) = look(&place, replica.as_ref(), changes_kept_for, &mut report).await {
+    let looked = look(&place, replica.as_ref(), &settings.tls, changes_kept_for, &mut report);
+    if let Err(error) = looked.await {
         report.unanswered("the database does not answer", &error);
     }
     Ok(report)
@@ -138,6 +139,7 @@ pub async fn check(
 async fn look(
     place: &Place,
     replica: Option<&Place>,
+    tls: &TlsFiles,
     changes_kept_for: Duration,
     report: &mut Report,
 ) -> Result<(), StoreError> {
@@ -176,7 +178,7 @@ async fn look(
         }
         Tables::Spire => report.problem(
             "it holds tables of SPIRE, which a server leaves as they are",
-            format!("run \"{}\" and set connection_string to the copy", place.copy_command()),
+            format!("run \"{}\" and set connection_string to the copy", place.copy_command(tls)),
         ),
         Tables::Foreign => report.problem(
             "it holds tables that are not a server's",

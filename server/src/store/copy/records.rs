@@ -117,6 +117,19 @@ impl Records {
         }
     }
 
+    /// How many links lead to them, by which they are found.
+    pub(super) fn links(&self) -> usize {
+        match self {
+            Self::Entries(entries) => {
+                let links =
+                    |entry: &Entry| entry.selectors.iter().count() + entry.federates_with.len();
+                entries.iter().map(|kept| links(&kept.record)).sum()
+            }
+            Self::Nodes(nodes) => nodes.iter().map(|kept| kept.record.selectors.len()).sum(),
+            _ => 0,
+        }
+    }
+
     /// Keeps the first `length`; says whether there were more.
     pub(super) fn truncate(&mut self, length: usize) -> bool {
         let had_more = self.len() > length;

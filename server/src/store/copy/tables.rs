@@ -33,6 +33,52 @@ pub(super) async fn count(connection: &mut Connection, kind: Kind) -> Result<u64
     Ok(count.unsigned_abs())
 }
 
+/// The tables with the links by which records of a kind are found.
+fn links(kind: Kind) -> &'static [&'static str] {
+    match kind {
+        Kind::Entry => &["entry_selectors", "entry_federations"],
+        Kind::Node => &["node_selectors"],
+        _ => &[],
+    }
+}
+
+/// How many links to records of a kind there are, and how many of them lead to one.
+pub(super) async fn count_links(
+    connection: &mut Connection,
+    kind: Kind,
+) -> Result<(u64, u64), StoreError> {
+    let (mut all, mut leading) = (0, 0);
+    for links in links(kind) {
+        let owners = table(kind);
+        let count = format!("SELECT COUNT(*) FROM {links}");
+        let join = format!("{count} l JOIN {owners} r ON r.number = l.owner");
+        all += connection.fetch_number(Statement::built(count, Vec::new())).await?.unsigned_abs();
+        leading +=
+            connection.fetch_number(Statement::built(join, Vec::new())).await?.unsigned_abs();
+    }
+    Ok((all, leading))
+}
+
+/// The id of the first of `records` that is an entry and would not be found by its identity. All of
+/// them are there.
+pub(super) async fn without_identity(
+    connection: &mut Connection,
+    records: &Records,
+) -> Result<Option<String>, StoreError> {
+    let Records::Entries(entries) = records else { return Ok(None) };
+    let (Some(first), Some(last)) = (entries.first(), entries.last()) else { return Ok(None) };
+    let page = Page { after: Some(PageToken(first.number - 1)), limit: None };
+    let mut selection = Selection::new("entries", page);
+    selection.filter("r.number <= ?", last.number);
+    let rows = connection.fetch(selection.rows("r.identity")).await?;
+    for (Numbered { record, .. }, row) in entries.iter().zip(&rows) {
+        if row.blob(0)? != entry_rows::identity(record) {
+            return Ok(Some(record.id.to_string()));
+        }
+    }
+    Ok(None)
+}
+
 /// At most `limit` records that follow `from`, and where the next ones begin.
 pub(super) async fn read(
     connection: &mut Connection,

@@ -1,4 +1,6 @@
-//! Comparing a source with tables of the server, record by record.
+//! Comparing a source with tables of the server: record by record, and what records are found by.
+
+use std::borrow::Cow;
 
 use super::records::{Kind, Position, Records, Source};
 use super::{CopyError, Progress, Step, Told, tables};
@@ -15,14 +17,19 @@ pub(super) async fn difference(
     for kind in Kind::ALL {
         let of_target = |error: StoreError| CopyError::ReadTarget { kind, error };
         let total = source.count(kind).await?;
-        let (mut done, mut compared) = (0, 0);
+        let (mut done, mut compared, mut links) = (0, 0, 0);
         let mut from = Some(Position::Start);
         while let Some(position) = from {
             let batch = source.read(kind, position).await?;
             let found = tables::in_place_of(connection, &batch.records).await.map_err(of_target)?;
             let batch_length = batch.records.len() as u64;
-            if let Some(difference) = first_difference(batch.records, found) {
+            links += batch.records.links() as u64;
+            if let Some(difference) = first_difference(&batch.records, found) {
                 return Ok(Some(difference));
+            }
+            let lost = tables::without_identity(connection, &batch.records).await;
+            if let Some(id) = lost.map_err(of_target)? {
+                return Ok(Some(format!("one of the {kind}, {id}, has another identity")));
             }
             done += batch.read;
             compared += batch_length;
@@ -33,16 +40,24 @@ pub(super) async fn difference(
         if count != compared {
             return Ok(Some(format!("{count} {kind} instead of {compared}")));
         }
+        let (all, leading) = tables::count_links(connection, kind).await.map_err(of_target)?;
+        if all != links || leading != links {
+            let found = format!("{leading} of {all} links lead to {kind}");
+            return Ok(Some(format!("{found} instead of {links} of {links}")));
+        }
     }
     Ok(None)
 }
 
-fn first_difference(mut wanted: Records, mut found: Records) -> Option<String> {
-    if let (Records::JoinTokens(wanted), Records::JoinTokens(found)) = (&mut wanted, &mut found) {
+fn first_difference(wanted: &Records, mut found: Records) -> Option<String> {
+    let mut wanted = Cow::Borrowed(wanted);
+    if let Records::JoinTokens(found) = &mut found
+        && let Records::JoinTokens(wanted) = wanted.to_mut()
+    {
         wanted.sort_by_key(|token| token.hash);
         found.sort_by_key(|token| token.hash);
     }
-    if wanted == found {
+    if *wanted == found {
         return None;
     }
     let at = (0..).find(|&index| !wanted.is_same_at(&found, index))?;

@@ -22,7 +22,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::database::Connection;
-use super::{DatabaseKind, Revision, Settings, StoreError};
+use super::{DatabaseKind, Revision, Settings, StoreError, TlsFiles};
 
 pub(super) use moment::Hold;
 pub(super) use sqlite::{Location as SqliteLocation, is_busy};
@@ -222,23 +222,33 @@ impl Place {
         }
     }
 
-    /// The command that copies SPIRE's tables out of it. Connection strings may hold passwords, so
-    /// that only paths are written out.
-    pub(super) fn copy_command(&self) -> String {
-        let kind = match self {
-            Self::Sqlite(_) => {
-                let path = self.name();
-                return format!(
-                    "spire-server datastore copy -from sqlite3:{path} -to sqlite3:{path}.copy"
-                );
-            }
-            Self::Postgres(_) => "postgres",
-            Self::MySql(_) => "mysql",
+    /// The command that copies SPIRE's tables out of it, for a shell; `tls` are the files of
+    /// MySQL. Connection strings may hold passwords, so that only paths are written out.
+    pub(super) fn copy_command(&self, tls: &TlsFiles) -> String {
+        let (kind, from, to, files) = match self {
+            Self::Sqlite(_) => ("sqlite3", self.name(), format!("{}.copy", self.name()), None),
+            Self::Postgres(_) => ("postgres", ITS_STRING.into(), EMPTY_STRING.into(), None),
+            Self::MySql(_) => ("mysql", ITS_STRING.into(), EMPTY_STRING.into(), Some(tls)),
         };
-        format!(
-            "spire-server datastore copy -from {kind}:<its connection_string> \
-             -to {kind}:<that of an empty database>"
-        )
+        let (from, to) = (format!("{kind}:{from}"), format!("{kind}:{to}"));
+        let mut command = format!(
+            "spire-server datastore copy -from {} -to {}",
+            for_a_shell(&from),
+            for_a_shell(&to)
+        );
+        if let Some(tls) = files {
+            for (flag, path) in [
+                ("-fromRootCA", &tls.root_ca_path),
+                ("-fromClientCert", &tls.client_cert_path),
+                ("-fromClientKey", &tls.client_key_path),
+            ] {
+                if let Some(path) = path {
+                    let path = path.to_string_lossy();
+                    command.push_str(&format!(" {flag} {}", for_a_shell(&path)));
+                }
+            }
+        }
+        command
     }
 
     /// Whether it lies in this process and goes away with its only connection.
@@ -318,6 +328,19 @@ impl Opening {
     }
 }
 
+/// What stands for connection strings in a command.
+const ITS_STRING: &str = "<its connection_string>";
+const EMPTY_STRING: &str = "<that of an empty database>";
+
+/// A word of a command as a shell takes it, in quotes where it needs them.
+fn for_a_shell(word: &str) -> Cow<'_, str> {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+:,@%=".contains(&byte);
+    if word.bytes().all(is_plain) {
+        return Cow::Borrowed(word);
+    }
+    Cow::Owned(format!("'{}'", word.replace('\'', r"'\''")))
+}
+
 /// Replaces `%xx`.
 pub(in crate::store) fn unescape(text: &str) -> Result<String, String> {
     let mut pieces = text.split('%');
@@ -328,4 +351,36 @@ pub(in crate::store) fn unescape(text: &str) -> Result<String, String> {
         bytes.extend_from_slice(&piece.as_bytes()[2..]);
     }
     String::from_utf8(bytes).map_err(|_| "it is not UTF-8".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_that_copies_can_be_pasted_into_a_shell() {
+        let command = |kind, text, tls: &TlsFiles| {
+            let settings = Settings { tls: tls.clone(), ..Settings::new(kind, text).unwrap() };
+            settings.place().unwrap().copy_command(tls)
+        };
+        let none = TlsFiles::default();
+        let plain = command("sqlite3", "/data/a.sqlite3", &none);
+        let expected = "spire-server datastore copy -from sqlite3:/data/a.sqlite3 \
+                        -to sqlite3:/data/a.sqlite3.copy";
+        assert_eq!(plain, expected);
+        let spaced = command("sqlite3", "/my data/it's", &none);
+        let word = r"'sqlite3:/my data/it'\''s";
+        let expected = format!("spire-server datastore copy -from {word}' -to {word}.copy'");
+        assert_eq!(spaced, expected);
+        let files = TlsFiles {
+            root_ca_path: Some("/ca.pem".into()),
+            client_cert_path: Some("/a cert".into()),
+            client_key_path: Some("/key".into()),
+        };
+        let mysql = command("mysql", "me:s3cret@tcp(a)/b?parseTime=true", &files);
+        let expected = "spire-server datastore copy -from 'mysql:<its connection_string>' \
+                        -to 'mysql:<that of an empty database>' -fromRootCA /ca.pem \
+                        -fromClientCert '/a cert' -fromClientKey /key";
+        assert_eq!(mysql, expected);
+    }
 }

@@ -17,6 +17,9 @@ each_database! {
     case_16_each_server_goes_on_with_its_own_authorities,
     case_16_what_older_releases_did_not_write_follows_from_the_certificates,
     case_16_journals_that_ended_long_ago_are_skipped,
+    case_16_a_ca_that_was_revoked_is_not_used_again,
+    case_17_a_journal_in_the_data_folder_is_copied_too,
+    case_18_a_ca_below_an_upstream_needs_no_root_of_its_own,
 }
 
 /// A server of SPIRE's: its keys, its journal, and what of it is in the bundle.
@@ -224,21 +227,19 @@ async fn case_16_journals_that_ended_long_ago_are_skipped(kind: Kind) {
     assert_ne!(recent.goes_on(&copied.store).await[0], recent.id);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn case_16_a_ca_that_was_revoked_is_not_used_again() {
+async fn case_16_a_ca_that_was_revoked_is_not_used_again(kind: Kind) {
     let server = SpireServer::new().await;
-    let mut spire = spire(Kind::Sqlite, 25).await;
+    let mut spire = spire(kind, 25).await;
     spire.bundle(&messages::Bundle { root_cas: Vec::new(), ..bundle_of(&[&server]) });
     spire.ca_journal(&server.id, &server.journal);
-    let copied = copied(&mut spire, Kind::Sqlite).await;
+    let copied = copied(&mut spire, kind).await;
     let [x509, jwt] = server.goes_on(&copied.store).await;
     assert_ne!(x509, server.id);
     assert_eq!(jwt, server.kid());
 }
 
 /// Until 1.8 the journal was in a file alone; 1.9 wrote both.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn case_17_a_journal_in_the_data_folder_is_copied_too() {
+async fn case_17_a_journal_in_the_data_folder_is_copied_too(kind: Kind) {
     let server = SpireServer::new().await;
     let folder = tempfile::tempdir().unwrap();
     let data = prost::Message::encode_to_vec(&server.journal);
@@ -246,12 +247,12 @@ async fn case_17_a_journal_in_the_data_folder_is_copied_too() {
     let file = folder.path().join("journal.pem");
     let data_dir = || Some(folder.path().to_owned());
 
-    let mut spire = spire(Kind::Sqlite, 23).await;
+    let mut spire = spire(kind, 23).await;
     spire.bundle(&bundle_of(&[&server]));
-    let nothing = copied_into(&mut spire, Kind::Sqlite, data_dir()).await;
+    let nothing = copied_into(&mut spire, kind, data_dir()).await;
     assert_eq!(nothing.report.remarks.total(), 1, "the folder holds no journal");
     std::fs::write(&file, pem).unwrap();
-    let copied = copied_into(&mut spire, Kind::Sqlite, data_dir()).await;
+    let copied = copied_into(&mut spire, kind, data_dir()).await;
     copied.is_complete();
     let before = copied.dump().await;
     assert_eq!(before.journals.len(), 1);
@@ -259,20 +260,19 @@ async fn case_17_a_journal_in_the_data_folder_is_copied_too() {
     assert_eq!(copied.dump().await, before);
 
     spire.ca_journal(&server.id, &server.journal);
-    let both = copied_into(&mut spire, Kind::Sqlite, data_dir()).await;
+    let both = copied_into(&mut spire, kind, data_dir()).await;
     assert_eq!(both.dump().await.journals.len(), 1);
     let [remark] = &both.report.remarks.items[..] else { panic!("{:?}", both.report.remarks) };
     assert!(remark.text.contains("is in the database"), "{}", remark.text);
 
     std::fs::write(&file, "-----BEGIN X-----\nAAAA\n-----END X-----\n").unwrap();
-    let target = Location::new(Kind::Sqlite).await;
+    let target = Location::new(kind).await;
     let order = Order { data_dir: data_dir(), ..order(source(&spire), &target) };
     let error = run(&order).await.unwrap_err().to_string();
     assert!(error.contains("journal.pem: it holds a block \"X\""), "{error}");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn case_18_a_ca_below_an_upstream_needs_no_root_of_its_own() {
+async fn case_18_a_ca_below_an_upstream_needs_no_root_of_its_own(kind: Kind) {
     let upstream = key();
     let top = ca(&upstream).await;
     let issuer = Issuer::root(top.clone(), upstream).unwrap();
@@ -290,10 +290,10 @@ async fn case_18_a_ca_below_an_upstream_needs_no_root_of_its_own() {
     server.add_ca("A", status::ACTIVE, NOW - 3600, &key, chain[0].clone(), chain_bytes);
     server.id = server.journal.x509_cas[0].authority_id.clone();
     server.roots = vec![root(&top, false)];
-    let mut spire = spire(Kind::Sqlite, 25).await;
+    let mut spire = spire(kind, 25).await;
     spire.bundle(&bundle_of(&[&server]));
     spire.ca_journal(&server.id, &server.journal);
-    let copied = copied(&mut spire, Kind::Sqlite).await;
+    let copied = copied(&mut spire, kind).await;
     copied.is_complete();
     let before = copied.dump().await;
     // The id of the upstream's authority follows from the certificate.

@@ -9,6 +9,7 @@ use crate::each_database;
 each_database! {
     case_03_bundles_keep_their_content,
     case_03_field_6_is_read_in_both_meanings,
+    case_03_fields_that_are_not_known_are_told,
     case_09_entries_federate_with_bundles_and_not_with_relationships,
 }
 
@@ -89,6 +90,24 @@ async fn case_03_field_6_is_read_in_both_meanings(kind: Kind) {
     assert_eq!((taints, bundle.jwt_authorities), (vec![false, true], vec![]));
     let [remark] = &copied.report.remarks.items[..] else { panic!("{:?}", copied.report.remarks) };
     assert!(remark.text.contains("WIT-SVIDs (1)"), "{}", remark.text);
+}
+
+async fn case_03_fields_that_are_not_known_are_told(kind: Kind) {
+    let root = ca(&key()).await;
+    let mut spire = spire(kind, 25).await;
+    let roots = vec![messages::Certificate { der_bytes: root.to_vec(), tainted_key: false }];
+    spire.bundle(&messages::Bundle { root_cas: roots.clone(), ..empty("plain.org") });
+    let mut data =
+        prost::Message::encode_to_vec(&messages::Bundle { root_cas: roots, ..empty("more.org") });
+    // Field 200, a number.
+    data.extend([0xc0, 0x0c, 0x01]);
+    let columns = [("trust_domain", "spiffe://more.org".into()), ("data", data.into())];
+    spire.row("bundles", &columns);
+    let copied = copied(&mut spire, kind).await;
+    assert_eq!(copied.bundles().await[1].x509_authorities.len(), 1);
+    let [remark] = &copied.report.remarks.items[..] else { panic!("{:?}", copied.report.remarks) };
+    assert_eq!(remark.name, "more.org");
+    assert!(remark.text.contains("fields of a later release"), "{}", remark.text);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

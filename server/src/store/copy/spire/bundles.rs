@@ -127,10 +127,15 @@ impl Database {
 
     fn bundle(&self, row: &Row) -> Result<Copied, Unfit> {
         let fields = self.fields(row, COLUMNS);
-        let packed = Packed::decode(fields.bytes("data")?)
-            .map_err(|error| Unfit::unreadable(format!("data: {error}")))?;
+        let data = fields.bytes("data")?;
+        let packed =
+            Packed::decode(data).map_err(|error| Unfit::unreadable(format!("data: {error}")))?;
         let column = fields.text("trust_domain")?;
         let mut remarks = Vec::new();
+        // SPIRE writes each field in one way, so that what is longer holds more.
+        if packed.encoded_len() != data.len() {
+            remarks.push("it holds fields of a later release, which are not copied".to_owned());
+        }
         // SPIRE goes by what the message says.
         let name = match packed.trust_domain_id.as_str() {
             "" => column,
