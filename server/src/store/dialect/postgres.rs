@@ -65,6 +65,10 @@ pub(super) fn options(text: &str) -> Result<PgConnectOptions, String> {
 
     let host = value("hostaddr").or(value("host")).map(str::to_owned);
     let host = host.or_else(|| environment("PGHOST")).unwrap_or_else(|| "localhost".to_owned());
+    if host.contains(',') {
+        let why = "host names several servers; name one address, which leads to the primary";
+        return Err(why.to_owned());
+    }
     let mode = value("sslmode").map(str::to_owned).or_else(|| environment("PGSSLMODE"));
     let root = value("sslrootcert").filter(|root| *root != "system");
     let mode = match mode.as_deref() {
@@ -229,6 +233,8 @@ mod tests {
         ] {
             assert_eq!(mode(text), expected, "{text}");
         }
+        assert!(options("host=a,b").unwrap_err().contains("one address"));
+        assert!(options("postgres://me@a,b/spire").unwrap_err().contains("one address"));
         assert!(options("host=a sslmode=sometimes").is_err());
         assert!(options("host=a port=many").is_err());
     }
