@@ -76,6 +76,7 @@ async fn measure(flags: &Flags, costs: &mut Table, figures: &mut Table) -> Resul
     let agents = world.agents(flags.nodes).await?;
     figures.add(&format!("{} nodes attested", flags.nodes), seconds(begin));
 
+    world.know_partner().await?;
     let before = world.first.process.cpu()?;
     let create = async |call: usize| {
         let numbers = call * BATCH..((call + 1) * BATCH).min(flags.entries);
@@ -100,6 +101,7 @@ async fn measure(flags: &Flags, costs: &mut Table, figures: &mut Table) -> Resul
     figures.add("p99 of that", format!("{:.1} ms", delays.quantile(0.99).as_secs_f64() * 1e3));
 
     lists::measure(&world, flags.entries, &agents, costs).await?;
+    lists::of_agents(&world, &agents, costs).await?;
 
     let time = Duration::from_secs(flags.idle);
     rest::alone(&world, time, figures).await?;

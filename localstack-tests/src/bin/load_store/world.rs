@@ -7,9 +7,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use futures::stream;
 use futures::stream::{StreamExt, TryStreamExt};
+use spire_core::wire::bundle::BatchCreateFederatedBundleRequest;
+use spire_core::wire::bundle::bundle_client::BundleClient;
 use spire_core::wire::entry::entry_client::EntryClient;
 use spire_core::wire::entry::{BatchCreateEntryRequest, SyncAuthorizedEntriesRequest};
-use spire_core::wire::types::{Entry, Selector};
+use spire_core::wire::types::{Bundle, Entry, Selector};
 use spire_localstack_tests::load::{Agent, Node, Nodes, Server};
 use spire_localstack_tests::server::member;
 use spire_test_databases::{Database, Engine, Server as DatabaseServer};
@@ -75,6 +77,19 @@ impl World {
         stream::iter(0..count).map(attest).buffered(AT_A_TIME).try_collect().await
     }
 
+    /// Makes the bundle of [`PARTNER`] known, without any authority.
+    pub(crate) async fn know_partner(&self) -> Result<()> {
+        let partner = Bundle { trust_domain: PARTNER.to_owned(), ..Bundle::default() };
+        let request =
+            BatchCreateFederatedBundleRequest { bundle: vec![partner], output_mask: None };
+        let mut client = BundleClient::new(self.first.operator.clone());
+        let answer = client.batch_create_federated_bundle(request).await?.into_inner();
+        let status = answer.results.into_iter().next().and_then(|result| result.status);
+        let status = status.context("no status")?;
+        ensure!(status.code == 0, "the bundle was refused: {}", status.message);
+        Ok(())
+    }
+
     /// Creates entries, shared evenly by `agents`.
     pub(crate) async fn create(&self, numbers: Range<usize>, agents: &[Agent]) -> Result<()> {
         let parent = |number: usize| agents[number % agents.len()].id.path();
@@ -100,7 +115,8 @@ impl World {
         Ok(begin.elapsed())
     }
 
-    /// How many statements the database has counted; `None` for SQLite.
+    /// How many statements the database has counted; `None` for SQLite. PostgreSQL counts
+    /// transactions, which are as many while nobody writes.
     pub(crate) async fn statements(&self) -> Result<Option<i64>> {
         let Some(database) = &self.database else { return Ok(None) };
         let query = match database.server().engine() {
@@ -147,7 +163,11 @@ fn settings(database: &Database) -> String {
     )
 }
 
-/// An entry with three selectors, the last of them shared by a thousand.
+/// The trust domain with which some entries federate.
+pub(crate) const PARTNER: &str = "partner.example.org";
+
+/// An entry with three selectors, the last of them shared by a thousand. One of a thousand federates,
+/// and another one is of a server below this one.
 pub(crate) fn entry(parent: &str, number: usize) -> Entry {
     let selectors = [
         format!("uid:{number}"),
@@ -160,6 +180,12 @@ pub(crate) fn entry(parent: &str, number: usize) -> Entry {
         selectors: selectors.map(|value| Selector { r#type: "unix".to_owned(), value }).into(),
         x509_svid_ttl: 3600,
         hint: format!("hint-{}", number / 1000),
+        federates_with: number
+            .is_multiple_of(1000)
+            .then(|| PARTNER.to_owned())
+            .into_iter()
+            .collect(),
+        downstream: number % 1000 == 1,
         ..Entry::default()
     }
 }
