@@ -171,10 +171,20 @@ async fn expired_agents(
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicU32, Ordering};
 
+    use jiff::Timestamp;
+    use spire_core::bundle::Bundle;
+    use spire_core::entry::{Entry, Hint};
+    use spire_core::selector::RequiredSelectors;
+
     use super::*;
+    use crate::store::{
+        Attestation, Bookmark, Changes, EntryFilter, KeyFingerprint, NodeFilter, Page, Redemption,
+        Settings, TokenUse,
+    };
 
     #[tokio::test(start_paused = true)]
     async fn a_job_that_fails_is_tried_again_and_a_stop_ends_it() {
@@ -188,6 +198,101 @@ mod tests {
         tokio::time::sleep(Duration::from_mins(16)).await;
         assert_eq!(runs.load(Ordering::Relaxed), 3);
         assert!(tasks.drain(Duration::from_secs(1)).await);
+    }
+
+    async fn memory() -> Store {
+        Store::open(&Settings::new("sqlite3", ":memory:").unwrap()).await.unwrap()
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    /// The agents that are left when those have been pruned whose SVID ended an hour ago, two at a
+    /// time: of `/1` to `/6`, every second of which may not attest again, all but the last have.
+    async fn left_of_agents(include_non_reattestable: bool) -> Vec<String> {
+        let store = memory().await;
+        for number in 1..=6 {
+            let agent_id = format!("spiffe://example.org/spire/agent/{number}").parse().unwrap();
+            let attestation = Attestation {
+                agent_id,
+                attestation_type: "x509pop".to_owned(),
+                serial: number.to_string(),
+                expires_at: at(if number == 6 { 6401 } else { 6399 }),
+                can_reattest: number % 2 == 1,
+                selectors: BTreeSet::new(),
+                join_token: None,
+            };
+            store.record_attestation(attestation, at(0)).await.unwrap();
+        }
+        let pruning = AgentPruning {
+            expired_for: Duration::from_hours(1),
+            batch: 2,
+            include_non_reattestable,
+        };
+        expired_agents(store.clone(), Clock::standing_at(at(10_000)), pruning).await.unwrap();
+        let left = store.list_nodes(&NodeFilter::default(), Page::default()).await.unwrap();
+        let last = |id: &str| id.rsplit('/').next().unwrap_or_default().to_owned();
+        left.items.iter().map(|node| last(node.agent_id.as_str())).collect()
+    }
+
+    #[tokio::test]
+    async fn expired_agents_go_in_batches_and_those_that_cannot_come_back_only_if_told() {
+        assert_eq!(left_of_agents(false).await, ["2", "4", "6"]);
+        assert_eq!(left_of_agents(true).await, ["6"]);
+    }
+
+    #[tokio::test]
+    async fn expired_entries_and_tokens_go_in_batches() {
+        let store = memory().await;
+        let more_than_two_batches = ENTRY_BATCH * 2 + 1;
+        let entry = |number: u32, expires_at| Entry {
+            id: number.to_string().parse().unwrap(),
+            spiffe_id: format!("spiffe://example.org/{number}").parse().unwrap(),
+            parent_id: "spiffe://example.org/spire/agent/a".parse().unwrap(),
+            selectors: RequiredSelectors::new(["a:1".parse().unwrap()]).unwrap(),
+            x509_svid_ttl: 0,
+            jwt_svid_ttl: 0,
+            federates_with: BTreeSet::new(),
+            dns_names: Vec::new(),
+            admin: false,
+            downstream: false,
+            store_svid: false,
+            expires_at: Some(expires_at),
+            hint: Hint::default(),
+            revision_number: 0,
+            created_at: at(1),
+            attributes: None,
+        };
+        let expired = (0..more_than_two_batches).map(|number| entry(number, at(99)));
+        let kept = entry(more_than_two_batches, at(101));
+        store.create_entries(expired.chain([kept.clone()]).collect()).await.unwrap();
+        for (token, second) in [("old", 99), ("new", 101)] {
+            store.create_join_token(token.to_owned(), at(second), None).await.unwrap();
+        }
+        expired_entries(store.clone(), Clock::standing_at(at(100))).await.unwrap();
+        let left = store.list_entries(&EntryFilter::default(), Page::default()).await.unwrap();
+        let left: Vec<_> = left.items.into_iter().map(|entry| entry.id).collect();
+        assert_eq!(left, [kept.id]);
+        let redeem = async |token: &str| {
+            let offered = TokenUse { token: token.to_owned(), key: KeyFingerprint([1; 32]) };
+            store.redeem_join_token(offered, at(1)).await.unwrap()
+        };
+        assert_eq!(redeem("old").await, Redemption::Unknown);
+        assert_eq!(redeem("new").await, Redemption::Fresh);
+    }
+
+    #[tokio::test]
+    async fn changes_go_that_are_older_than_they_are_kept() {
+        let store = memory().await;
+        store.create_bundle(Bundle::empty("example.org".parse().unwrap())).await.unwrap();
+        let kept_for = Duration::from_hours(12);
+        let follow = async || store.changes_since(Bookmark::default(), 9).await.unwrap();
+        let (now, hour) = (Timestamp::now(), Duration::from_hours(1));
+        for (clock, is_pruned) in [(now + 11 * hour, false), (now + 13 * hour, true)] {
+            old_changes(store.clone(), Clock::standing_at(clock), kept_for).await.unwrap();
+            assert_eq!(follow().await == Changes::Pruned, is_pruned, "at {clock}");
+        }
     }
 
     #[test]

@@ -300,3 +300,92 @@ fn upkeep(config: &ServerConfig, store: &Store, clock: &Clock) -> Upkeep {
         changes_kept_for: config.experimental.prune_events_older_than,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::time::Duration;
+
+    use spire_core::entry::{Entry, Hint};
+    use spire_core::selector::RequiredSelectors;
+
+    use super::*;
+    use crate::config::{RunFlags, load};
+    use crate::store::Settings;
+
+    #[tokio::test]
+    async fn what_is_pruned_is_what_the_file_says() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("server.conf");
+        let settings = Settings::new("sqlite3", ":memory:").unwrap();
+        let store = Store::open(&settings).await.unwrap();
+        let pruning = |settings: &str| {
+            let text = format!(
+                "server {{
+                    trust_domain = \"example.org\"
+                    data_dir = \"/data\"
+                    {settings}
+                }}
+                plugins {{
+                    DataStore \"sql\" {{ plugin_data {{
+                        database_type = \"sqlite3\"
+                        connection_string = \":memory:\"
+                    }} }}
+                    KeyManager \"memory\" {{ plugin_data {{}} }}
+                    NodeAttestor \"join_token\" {{ plugin_data {{}} }}
+                }}"
+            );
+            std::fs::write(&file, text).unwrap();
+            let flags = RunFlags { config: Some(file.clone()), ..RunFlags::default() };
+            let config = load(&flags).unwrap_or_else(|error| panic!("{error}")).config;
+            let upkeep = upkeep(&config, &store, &Clock::standing_at(jiff::Timestamp::now()));
+            (upkeep.agents, upkeep.changes_kept_for)
+        };
+        assert_eq!(pruning(""), (None, Duration::from_hours(12)));
+        let settings = "prune_attested_nodes_expired_for = \"720h\"
+                        prune_tofu_nodes = true
+                        prune_attested_nodes_batch_size = 7
+                        experimental { prune_events_older_than = \"3h\" }";
+        let agents = AgentPruning {
+            expired_for: Duration::from_hours(720),
+            batch: 7,
+            include_non_reattestable: true,
+        };
+        assert_eq!(pruning(settings), (Some(agents), Duration::from_hours(3)));
+        let (agents, _) = pruning("prune_attested_nodes_expired_for = \"1h\"");
+        assert!(agents.is_some_and(|agents| !agents.include_non_reattestable));
+    }
+    #[tokio::test]
+    async fn entries_of_another_trust_domain_keep_a_server_from_starting() {
+        let settings = Settings::new("sqlite3", ":memory:").unwrap();
+        let store = Store::open(&settings).await.unwrap();
+        let (own, other) = ("example.org".parse().unwrap(), "other.org".parse().unwrap());
+        check_trust_domain(&store, &own).await.unwrap();
+        let entry = Entry {
+            id: "one".parse().unwrap(),
+            spiffe_id: "spiffe://other.org/x".parse().unwrap(),
+            parent_id: "spiffe://other.org/spire/agent/a".parse().unwrap(),
+            selectors: RequiredSelectors::new(["a:1".parse().unwrap()]).unwrap(),
+            x509_svid_ttl: 0,
+            jwt_svid_ttl: 0,
+            federates_with: BTreeSet::new(),
+            dns_names: Vec::new(),
+            admin: false,
+            downstream: false,
+            store_svid: false,
+            expires_at: None,
+            hint: Hint::default(),
+            revision_number: 0,
+            created_at: jiff::Timestamp::now(),
+            attributes: None,
+        };
+        store.create_entries(vec![entry]).await.unwrap();
+        check_trust_domain(&store, &other).await.unwrap();
+        let refused = check_trust_domain(&store, &own).await.unwrap_err();
+        let StartError::OtherTrustDomain { what, found, configured } = &refused else {
+            panic!("{refused:?}")
+        };
+        assert_eq!(what, "registration entry \"one\"");
+        assert_eq!((found, configured), (&other, &own));
+    }
+}

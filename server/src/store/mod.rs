@@ -206,3 +206,31 @@ async fn wait_for(place: &Place) {
         sleep(RETRY).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpSocket;
+
+    use super::*;
+
+    /// The clock of the test goes on by itself while everybody waits.
+    #[tokio::test(start_paused = true)]
+    async fn a_database_that_stays_away_is_waited_for_a_minute() {
+        // Nobody else gets the port, and nobody listens.
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+        let port = socket.local_addr().unwrap().port();
+        for (kind, text) in [
+            ("postgres", format!("host=127.0.0.1 port={port} user=u dbname=d sslmode=disable")),
+            ("mysql", format!("u@tcp(127.0.0.1:{port})/d?parseTime=true")),
+        ] {
+            let begun = Instant::now();
+            let away = Store::open(&Settings::new(kind, &text).unwrap()).await.err().unwrap();
+            let told =
+                format!("unable to open the database at \"{kind}://u@127.0.0.1:{port}/d\": ");
+            assert!(away.to_string().starts_with(&told), "{away}");
+            let waited = begun.elapsed();
+            assert!(waited > START - RETRY * 2 && waited < START + RETRY * 5, "{waited:?}");
+        }
+    }
+}

@@ -1,6 +1,8 @@
 //! Opening databases that are servers: other people's tables, TLS, many that start at once.
 
-use spire_server::store::{EntryFilter, OpenError, Settings, Store, TlsFiles};
+use std::time::Duration;
+
+use spire_server::store::{EntryFilter, OpenError, Settings, Store, TlsFiles, check};
 use spire_test_databases::Engine;
 
 use crate::{Fresh, Kind, Location, each_database, entry, private};
@@ -9,6 +11,7 @@ each_database! {
     tables_of_others_are_refused_and_left,
     a_later_schema_is_refused_and_an_earlier_one_where_it_must_stay,
     servers_that_start_at_once_on_an_empty_database_all_start,
+    servers_that_start_at_once_on_an_old_database_all_start,
     an_unfinished_creation_is_finished,
     a_look_makes_nothing,
 }
@@ -49,20 +52,47 @@ async fn a_later_schema_is_refused_and_an_earlier_one_where_it_must_stay(kind: K
 
 async fn servers_that_start_at_once_on_an_empty_database_all_start(kind: Kind) {
     for _ in 0..rounds() {
-        let database = Location::new(kind).await;
-        let settings = database.settings();
-        let stores = (0..6).map(|_| Store::open(&settings));
-        let stores = futures::future::try_join_all(stores).await.unwrap();
-        for (number, store) in stores.iter().enumerate() {
-            let one = entry(&format!("{number}"), &format!("/{number}"), &["a:1"]);
-            assert!(store.create_entries(vec![one]).await.unwrap()[0].is_ok());
-        }
-        for store in &stores {
-            assert_eq!(store.count_entries(&EntryFilter::default()).await, Ok(6));
-            store.close().await;
-        }
-        assert_eq!(database.number("SELECT COUNT(*) FROM schema_version").await, 1);
+        start_at_once(&Location::new(kind).await).await;
     }
+}
+
+async fn servers_that_start_at_once_on_an_old_database_all_start(kind: Kind) {
+    let (tables, version) = match kind {
+        Kind::Sqlite => (include_str!("../../src/store/migrations/sqlite/1.sql"), 1),
+        Kind::Postgres => (include_str!("../../src/store/migrations/postgres/2.sql"), 2),
+        Kind::MySql => (include_str!("../../src/store/migrations/mysql/2.sql"), 2),
+    };
+    for _ in 0..rounds() {
+        let database = Location::new(kind).await;
+        if kind == Kind::Sqlite {
+            database.execute("PRAGMA journal_mode = WAL").await;
+        }
+        database.execute(tables).await;
+        let noted = "CREATE TABLE schema_version \
+                     (version BIGINT NOT NULL, code_version VARCHAR(255) NOT NULL)";
+        let note = format!("INSERT INTO schema_version VALUES ({version}, '1.15.0')");
+        database.execute(&format!("{noted}; {note}")).await;
+        start_at_once(&database).await;
+        let report = check::check(&database.settings(), Duration::from_hours(1)).await.unwrap();
+        let is_missing = |problem: &&check::Problem| problem.what.contains("missing");
+        assert_eq!(report.problems.iter().find(is_missing), None);
+    }
+}
+
+/// Six servers start at once on a database without entries, and each writes.
+async fn start_at_once(database: &Location) {
+    let settings = database.settings();
+    let stores = (0..6).map(|_| Store::open(&settings));
+    let stores = futures::future::try_join_all(stores).await.unwrap();
+    for (number, store) in stores.iter().enumerate() {
+        let one = entry(&format!("{number}"), &format!("/{number}"), &["a:1"]);
+        assert!(store.create_entries(vec![one]).await.unwrap()[0].is_ok());
+    }
+    for store in &stores {
+        assert_eq!(store.count_entries(&EntryFilter::default()).await, Ok(6));
+        store.close().await;
+    }
+    assert_eq!(database.number("SELECT COUNT(*) FROM schema_version").await, 1);
 }
 
 /// MySQL keeps each table that was created before a crash.
