@@ -14,7 +14,7 @@ use tonic::{Request, Response, Status};
 
 use super::status::failed;
 use crate::authority::{Authority, AuthorityState, Kind, SlotStates};
-use crate::store::{NodeFilter, Page, Store};
+use crate::store::{Node, NodeFilter, Page, Store};
 
 /// Agents that are read from the store at a time.
 const PAGE: u32 = 1000;
@@ -67,7 +67,8 @@ impl AuthoritiesService {
         loop {
             let listed = self.store.list_nodes(&NodeFilter::default(), page).await;
             let listed = listed.map_err(|error| failed("failed to list agents", error))?;
-            for node in listed.items.iter().filter(|node| node.expires_at > now) {
+            let is_trusted = |node: &&Node| node.expires_at > now && !node.is_banned();
+            for node in listed.items.iter().filter(is_trusted) {
                 let signer = authorities.iter_mut().find(|authority| {
                     let id = authority.certificate.as_ref().map(|certificate| &certificate.id);
                     id.is_some_and(|id| x509::is_signed_by(&node.serial, id))
