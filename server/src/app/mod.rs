@@ -355,6 +355,7 @@ mod tests {
         let (agents, _) = pruning("prune_attested_nodes_expired_for = \"1h\"");
         assert!(agents.is_some_and(|agents| !agents.include_non_reattestable));
     }
+
     #[tokio::test]
     async fn entries_of_another_trust_domain_keep_a_server_from_starting() {
         let settings = Settings::new("sqlite3", ":memory:").unwrap();

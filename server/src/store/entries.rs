@@ -5,15 +5,15 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use futures::Stream;
 use jiff::Timestamp;
 use spire_core::entry::{Entry, EntryId, EntryUpdate};
-use spire_core::id::{SpiffeId, TrustDomain};
-use spire_core::selector::Selector;
+use spire_core::id::TrustDomain;
 
 use super::database::Connection;
-use super::entry_rows::{self, COLUMNS, FEDERATIONS, Kept, SELECTORS};
-use super::packing::{Fingerprint, of_selector};
-use super::sql::{Selection, Statement, Value, look_up};
+use super::entry_filter::{EntryFilter, Starts, select, starts};
+use super::entry_rows::{self, COLUMNS, Kept};
+use super::packing::Fingerprint;
+use super::sql::{Statement, Value, look_up};
 use super::transaction::Transaction;
-use super::{BATCH, Change, Listed, Page, Revision, SetMatch, Store, StoreError};
+use super::{BATCH, Change, Listed, Page, Revision, Store, StoreError};
 
 /// What became of one entry of a creation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,23 +22,6 @@ pub enum CreatedEntry {
     Stored(Entry),
     /// An entry with the same parent, SPIFFE ID and selectors was there before; this is it.
     Similar(Entry),
-}
-
-/// Which entries a list holds: those that pass every filter that is set.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct EntryFilter {
-    /// Those with this parent.
-    pub parent_id: Option<SpiffeId>,
-    /// Those with this SPIFFE ID.
-    pub spiffe_id: Option<SpiffeId>,
-    /// Those whose selectors match.
-    pub selectors: Option<SetMatch<Selector>>,
-    /// Those whose federated trust domains match.
-    pub federates_with: Option<SetMatch<TrustDomain>>,
-    /// Those with this hint; the empty hint is a hint like any other.
-    pub hint: Option<String>,
-    /// Only those of servers below this one.
-    pub downstream: bool,
 }
 
 impl Store {
@@ -365,50 +348,4 @@ pub(super) async fn count(
 
 async fn fetch(connection: &mut Connection, statement: Statement) -> Result<Vec<Kept>, StoreError> {
     connection.fetch(statement).await?.iter().map(Kept::read).collect()
-}
-
-/// By which members of their sets entries are walked that must have several of them: the places of
-/// these among the members of a filter.
-#[derive(Clone, Copy, Default)]
-pub(super) struct Starts {
-    selector: usize,
-    federation: usize,
-}
-
-async fn starts(connection: &mut Connection, filter: &EntryFilter) -> Result<Starts, StoreError> {
-    let value = |selector: &Selector| of_selector(selector).into();
-    let selector = SELECTORS.rarest(connection, filter.selectors.as_ref(), value).await?;
-    let value = |domain: &TrustDomain| domain.as_str().into();
-    let federation = FEDERATIONS.rarest(connection, filter.federates_with.as_ref(), value).await?;
-    Ok(Starts { selector, federation })
-}
-
-/// The entries that pass `filter`.
-pub(super) fn select(filter: &EntryFilter, page: Page, starts: Starts) -> Selection {
-    let mut selection = Selection::new("entries", page);
-    if let Some(parent_id) = &filter.parent_id {
-        selection.filter("r.parent_id = ?", parent_id.as_str());
-    }
-    if let Some(spiffe_id) = &filter.spiffe_id {
-        selection.filter("r.spiffe_id = ?", spiffe_id.as_str());
-    }
-    if let Some(hint) = &filter.hint {
-        selection.filter("r.hint = ?", hint.as_str());
-        if !hint.is_empty() {
-            // The index holds only hints that are not empty.
-            selection.only("r.hint <> ''");
-        }
-    }
-    if filter.downstream {
-        selection.only("r.downstream = 1");
-    }
-    if let Some(wanted) = &filter.selectors {
-        let value = |selector: &Selector| of_selector(selector).into();
-        selection.filter_set(&SELECTORS, wanted, starts.selector, value);
-    }
-    if let Some(wanted) = &filter.federates_with {
-        let value = |domain: &TrustDomain| domain.as_str().into();
-        selection.filter_set(&FEDERATIONS, wanted, starts.federation, value);
-    }
-    selection
 }

@@ -5,7 +5,8 @@ use spire_core::id::{SpiffeId, TrustDomain};
 use spire_core::selector::Selector;
 
 use super::super::database::Connection;
-use super::super::entries::{self, EntryFilter, Starts};
+use super::super::entries;
+use super::super::entry_filter::{self, EntryFilter, Starts};
 use super::super::nodes::NodeFilter;
 use super::super::packing::of_selector;
 use super::super::sql::Statement;
@@ -100,7 +101,7 @@ fn all() -> Option<Vec<Named>> {
         all.push(Named { name, table, statement, walks });
     };
     let rows = |filter: &EntryFilter| {
-        entries::select(filter, page, Starts::default()).rows(entry_rows::COLUMNS)
+        entry_filter::select(filter, page, Starts::default()).rows(entry_rows::COLUMNS)
     };
     add("list entries", "entries", rows(&none()), true);
     for (name, filter) in lists {
