@@ -48,7 +48,7 @@ struct Flags {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
     let flags = Flags::parse();
-    allow_connections(u64::from(flags.instances) * 2 + 1024)?;
+    allow_connections(u64::from(flags.instances) + 1024)?;
     let aws = Aws::start().await;
     aws.server().delay(Duration::from_millis(flags.delay));
     let web = instance();
