@@ -37,6 +37,8 @@ pub(super) struct Rotation {
     journal_id: Option<CaJournalId>,
     failures: u32,
     pause_until: Option<Timestamp>,
+    /// The tainted root that was found last above the authority in use.
+    tainted: Option<String>,
 }
 
 impl Rotation {
@@ -52,6 +54,7 @@ impl Rotation {
             journal_id,
             failures: 0,
             pause_until: None,
+            tainted: None,
         };
         rotation.show();
         rotation
@@ -103,9 +106,12 @@ impl Rotation {
     }
 
     async fn look_if_tainted(&mut self) {
-        if self.tainted_root().is_some() {
-            self.look().await;
+        let Some(root) = self.tainted_root() else { return };
+        if self.tainted.as_ref() != Some(&root) {
+            // A pause after something else does not hold this up.
+            (self.pause_until, self.tainted) = (None, Some(root));
         }
+        self.look().await;
     }
 
     fn note(&mut self, outcome: Result<(), RotationError>) {
@@ -170,6 +176,10 @@ impl Rotation {
             self.upstream_outlives_active().await?;
             let made = self.make_x509().await?;
             self.outlives_active(made.ca.lifetime().not_after)?;
+            let root = made.ca.root_id();
+            if self.x509.active().is_some() && self.authority.is_tainted(root) {
+                return Err(RotationError::StillTainted(root.to_owned()));
+            }
             self.prepare_x509(made).await?;
         }
         if self.x509.due(self.now()) == Due::Activate {
@@ -296,17 +306,19 @@ impl Rotation {
         };
         let x509 = self.x509.active().map(|it| left(it.lifetime()));
         let jwt = self.jwt.active().map(|it| left(it.lifetime()));
-        let longest = x509.into_iter().chain(jwt).min().map_or(shortest, |left| left / 8);
+        let doubled = shortest.saturating_mul(2u32.saturating_pow(self.failures));
+        let doubled = doubled.min(LONGEST_PAUSE);
         let may_cost = matches!(
             failure,
             RotationError::WouldEndBefore { .. }
                 | RotationError::Upstream(UpstreamError::Invalid(_))
         );
-        if may_cost {
-            return longest.max(shortest);
+        if may_cost && self.tainted_root().is_none() {
+            let seldom = x509.filter(|left| !left.is_zero()).map_or(doubled, |left| left / 8);
+            return seldom.max(shortest);
         }
-        let doubled = shortest.saturating_mul(2u32.saturating_pow(self.failures));
-        doubled.min(LONGEST_PAUSE).min(longest).max(shortest)
+        let longest = x509.into_iter().chain(jwt).min().map_or(shortest, |left| left / 8);
+        doubled.min(longest).max(shortest)
     }
 
     pub(super) fn now(&self) -> Timestamp {
