@@ -105,7 +105,7 @@ impl Rotation {
         self.note(outcome);
     }
 
-    async fn look_if_tainted(&mut self) {
+    pub(super) async fn look_if_tainted(&mut self) {
         let Some(root) = self.tainted_root() else { return };
         if self.tainted.as_ref() != Some(&root) {
             // A pause after something else does not hold this up.

@@ -1,6 +1,7 @@
 //! An authority whose key may be in wrong hands: here, and above.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use spire_core::bundle::{Bundle, JwtAuthority, X509Authority};
@@ -191,6 +192,26 @@ async fn a_root_that_is_tainted_above_is_left_as_soon_as_the_next_one_is_known()
     let fresh = root(&upstream, false);
     follow(vec![fresh.clone()]).await;
     assert_eq!(world.stored().await.x509_authorities, [fresh]);
+}
+
+#[tokio::test]
+async fn a_taint_waits_for_no_pause_after_something_else() {
+    let mut world = World::below_upstream().await;
+    world.settings.rotation_check_interval = Duration::from_secs(1);
+    let mut server = world.start().await.unwrap();
+    let upstream = world.upstream.clone().unwrap();
+    world.pass(90);
+    upstream.hostile.store(true, Ordering::Relaxed);
+    server.rotation.look().await;
+    upstream.hostile.store(false, Ordering::Relaxed);
+    server.rotation.look().await;
+    assert!(server.authority.states(Kind::X509).prepared.is_none(), "it pauses");
+
+    let told = UpstreamBundle { roots: vec![root(&upstream, true)], jwt_keys: None };
+    server.authority.take_over(&mut Heard::default(), told).await.unwrap();
+    upstream.replace_root(Duration::from_secs(100_000)).await;
+    server.rotation.look_if_tainted().await;
+    assert!(server.authority.states(Kind::X509).prepared.is_some());
 }
 
 #[tokio::test]
