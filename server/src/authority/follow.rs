@@ -1,6 +1,7 @@
 //! Follows what the upstream trusts: what is new there is known here before it signs, what is tainted
 //! or revoked there is so here, and an authority below a tainted root makes way for another.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
@@ -30,6 +31,9 @@ pub(super) struct Heard {
     last: Option<UpstreamBundle>,
     /// Roots that it ceased to name without having tainted them, and when it did.
     missing: Vec<(X509Authority, Timestamp)>,
+    /// Ids of roots that were given up for it. If they are named again, the server above was only
+    /// behind the others.
+    lost: BTreeSet<String>,
 }
 
 impl Authority {
@@ -60,7 +64,7 @@ impl Authority {
         heard: &mut Heard,
         mut now: UpstreamBundle,
     ) -> Result<(), StoreError> {
-        let Heard { last, missing } = heard;
+        let Heard { last, missing, lost: given_up } = heard;
         if missing.is_empty() && last.as_ref() == Some(&now) {
             return Ok(());
         }
@@ -75,17 +79,20 @@ impl Authority {
             jwt_keys: None,
         });
         let lost = lost(before, missing, &now, self.clock.now());
+        let is_named = |id: &String| now.roots.iter().any(|it| !it.tainted && it.has_id(id));
+        let found: BTreeSet<String> = given_up.iter().filter(|id| is_named(id)).cloned().collect();
         now.roots.extend(lost.iter().cloned());
         let tainted = now.roots.iter().filter(|root| root.tainted);
         let tainted: Vec<_> = tainted.filter_map(|root| root.authority_id().ok()).collect();
         self.tainted_above.send_if_modified(|known| {
-            let before = known.len();
+            let before = known.clone();
+            known.retain(|id| !found.contains(id));
             known.extend(tainted);
-            known.len() > before
+            *known != before
         });
         let states = self.states(Kind::X509);
         let in_use = states.active.as_ref().and_then(|it| it.upstream_authority_id.clone());
-        let change = Arc::new(Change { before: before.clone(), now, origins, in_use });
+        let change = Arc::new(Change { before: before.clone(), now, origins, in_use, found });
         let edit = Arc::clone(&change);
         self.bundle
             .edit(move |bundle| {
@@ -97,6 +104,8 @@ impl Authority {
         log_lost(&lost);
         log_revoked(&was, &kept);
         missing.retain(|(root, _)| !is_among(&lost, root));
+        given_up.retain(|id| !change.found.contains(id));
+        given_up.extend(lost.iter().filter_map(|root| root.authority_id().ok()));
         *before = change.now.clone();
         before.roots.extend(change.held_back(&kept));
         Ok(())
@@ -189,6 +198,8 @@ struct Change {
     origins: Origins,
     /// The id of the root that this server signs below.
     in_use: Option<String>,
+    /// Ids of roots that were given up by mistake.
+    found: BTreeSet<String>,
 }
 
 impl Change {
@@ -202,6 +213,7 @@ impl Change {
             let mut known = bundle.x509_authorities.iter_mut();
             match known.find(|known| known.certificate == root.certificate) {
                 Some(known) if root.tainted && !self.is_in_use(known) => known.tainted = true,
+                Some(known) if self.is_found(known) => known.tainted = false,
                 Some(_) => {}
                 None if root.tainted => {}
                 None => bundle.x509_authorities.push(root.clone()),
@@ -226,8 +238,12 @@ impl Change {
     /// all that are trusted: what it does not name was revoked while nobody looked.
     fn is_revoked(&self, root: &X509Authority) -> bool {
         let was_named = is_among(&self.before.roots, root)
-            || (self.now.jwt_keys.is_some() && !self.origins.is_own(root));
+            || (self.now.jwt_keys.is_some() && !self.origins.is_foreign(root));
         root.tainted && was_named && !is_among(&self.now.roots, root)
+    }
+
+    fn is_found(&self, root: &X509Authority) -> bool {
+        self.found.iter().any(|id| root.has_id(id))
     }
 
     fn is_in_use(&self, root: &X509Authority) -> bool {

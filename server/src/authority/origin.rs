@@ -17,6 +17,8 @@ pub(super) struct Origins {
     own: BTreeSet<Bytes>,
     /// Ids of roots of a SPIRE above, below which one of these servers signed.
     above: BTreeSet<String>,
+    /// Ids of roots of other upstreams, below which one of these servers signed.
+    elsewhere: BTreeSet<String>,
 }
 
 impl Origins {
@@ -34,15 +36,19 @@ impl Origins {
                     origins.own.insert(entry.certificate.into());
                 } else if is_below_spire(&entry) {
                     origins.above.insert(entry.upstream_authority_id);
+                } else {
+                    origins.elsewhere.insert(entry.upstream_authority_id);
                 }
             }
         }
         Ok(origins)
     }
 
-    /// Whether it is the root of a server that shares the bundle: no upstream knows it.
-    pub(super) fn is_own(&self, root: &X509Authority) -> bool {
-        self.own.contains(&root.certificate)
+    /// Whether it is the root of a server that shares the bundle, or of another upstream that one of
+    /// them had: no SPIRE above knows it.
+    pub(super) fn is_foreign(&self, root: &X509Authority) -> bool {
+        let is_elsewhere = |id| self.elsewhere.contains(&id) && !self.above.contains(&id);
+        self.own.contains(&root.certificate) || root.authority_id().is_ok_and(is_elsewhere)
     }
 
     /// The roots in `bundle` that a SPIRE above must have named once.

@@ -120,10 +120,11 @@ async fn roots_that_never_came_from_above_stay() {
     world.pass(60);
     follow(&server, &mut heard, &[&first, &second]).await;
     let mut stored = world.stored().await.x509_authorities;
-    assert_eq!(stored, [own.clone(), file, first.clone(), second.clone()]);
+    assert_eq!(stored, [own.clone(), file.clone(), first.clone(), second.clone()]);
 
-    // Nor does it go when its own server taints it.
+    // Nor do those go that another server or upstream made, when they are tainted.
     stored[0].tainted = true;
+    stored[1].tainted = true;
     let taint = move |bundle: &mut Bundle| {
         bundle.x509_authorities = stored.clone();
         Ok(())
@@ -132,7 +133,33 @@ async fn roots_that_never_came_from_above_stay() {
     upstream.replace_root(ttl).await;
     follow(&server, &mut heard, &[&first, &second, &root(&upstream)]).await;
     let stored = world.stored().await.x509_authorities;
-    assert_eq!((stored.len(), &stored[0]), (5, &tainted(&own)));
+    assert_eq!((stored.len(), &stored[..2]), (5, &[tainted(&own), tainted(&file)][..]));
+}
+
+#[tokio::test]
+async fn a_root_that_was_given_up_by_mistake_is_trusted_again() {
+    let world = World::below_spire().await;
+    let upstream = world.upstream.clone().unwrap();
+    let mut server = world.start().await.unwrap();
+    let first = root(&upstream);
+    upstream.replace_root(Duration::from_secs(100_000)).await;
+    let second = root(&upstream);
+    let mut heard = Heard::default();
+    follow(&server, &mut heard, &[&first, &second]).await;
+    // For long only a server above is asked that is behind: once the root is tainted, then gone.
+    follow(&server, &mut heard, &[&first]).await;
+    world.pass(30);
+    for _ in 0..2 {
+        follow(&server, &mut heard, &[&first]).await;
+    }
+    assert_eq!(world.stored().await.x509_authorities, [first.clone()]);
+
+    follow(&server, &mut heard, &[&first, &second]).await;
+    assert_eq!(world.stored().await.x509_authorities, [first, second]);
+    world.pass(60);
+    server.rotation.look().await;
+    assert!(server.authority.states(Kind::X509).prepared.is_some(), "below the second root");
+    assert!(server.authority.rotation_failure().is_none());
 }
 
 #[test]
