@@ -152,7 +152,7 @@ async fn a_root_that_was_given_up_by_mistake_is_trusted_again() {
     for _ in 0..2 {
         follow(&server, &mut heard, &[&first]).await;
     }
-    assert_eq!(world.stored().await.x509_authorities, [first.clone()]);
+    assert_eq!(world.stored().await.x509_authorities, std::slice::from_ref(&first));
 
     follow(&server, &mut heard, &[&first, &second]).await;
     assert_eq!(world.stored().await.x509_authorities, [first, second]);
