@@ -4,10 +4,11 @@
 //! those of others. While the store cannot be read, the last snapshot stays.
 
 use std::collections::HashSet;
+use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::{StreamExt, pin_mut};
+use futures::{Stream, TryStreamExt, pin_mut};
 use spire_core::clock::Clock;
 use spire_core::id::TrustDomain;
 use spire_core::tasks::Tasks;
@@ -54,21 +55,37 @@ impl Registry {
 /// Everything in the store. Where something changes meanwhile, the log names it after the bookmark
 /// that was its end before.
 async fn read(store: &Store, trust_domain: &TrustDomain) -> Result<(Draft, Bookmark), StoreError> {
-    let mut draft = Draft::new(trust_domain.clone());
     let bookmark = store.bookmark().await?;
     let revision = bookmark.revision;
-    let entries = store.every_entry(revision);
-    pin_mut!(entries);
-    while let Some(batch) = entries.next().await {
-        batch?.iter().for_each(|entry| draft.put_entry(entry));
-    }
-    let nodes = store.every_node(revision);
-    pin_mut!(nodes);
-    while let Some(batch) = nodes.next().await {
-        batch?.iter().for_each(|node| draft.put_node(node));
-    }
+    let draft = Draft::new(trust_domain.clone());
+    let draft = fill(draft, store.every_entry(revision), Draft::put_entry).await?;
+    let mut draft = fill(draft, store.every_node(revision), Draft::put_node).await?;
     draft.set_revision(revision);
     Ok((draft, bookmark))
+}
+
+/// Puts all records of `batches` into `draft`. While one batch is put, on a thread for such work, the
+/// next one is read: more than these two are never in memory.
+async fn fill<T: Send + 'static>(
+    mut draft: Draft,
+    batches: impl Stream<Item = Result<Vec<T>, StoreError>>,
+    put: fn(&mut Draft, &T),
+) -> Result<Draft, StoreError> {
+    pin_mut!(batches);
+    let mut read = batches.try_next().await?;
+    while let Some(batch) = read {
+        let putting = tokio::task::spawn_blocking(move || {
+            batch.iter().for_each(|record| put(&mut draft, record));
+            draft
+        });
+        let (next, filled) = tokio::join!(batches.try_next(), putting);
+        draft = filled.map_err(|error| match error.try_into_panic() {
+            Ok(panic) => resume_unwind(panic),
+            Err(_) => StoreError::Unavailable("the process is stopping".into()),
+        })?;
+        read = next?;
+    }
+    Ok(draft)
 }
 
 struct Follower {
@@ -187,5 +204,77 @@ impl Follower {
         let Some(expiry) = self.draft.next_expiry() else { return self.reload_interval };
         let left = Duration::try_from(expiry.duration_since(self.clock.now())).unwrap_or_default();
         left.min(self.reload_interval)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Receiver, Sender, channel};
+
+    use futures::stream;
+
+    use super::super::tests::{entry, node};
+    use super::*;
+    use crate::store::Settings;
+
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    fn empty() -> Draft {
+        Draft::new("example.org".parse().unwrap())
+    }
+
+    /// A record that is put when it has been told so.
+    type Told = Receiver<()>;
+
+    fn put(_: &mut Draft, told: &Told) {
+        told.recv_timeout(PATIENCE).expect("nobody reads while a batch is put");
+    }
+
+    #[tokio::test]
+    async fn the_next_batch_is_read_while_one_is_put_and_no_more() {
+        // The number of a batch that is asked for tells the batch before that it may be put.
+        let (tell, told): (Vec<Sender<()>>, Vec<Told>) = (0..4).map(|_| channel()).unzip();
+        let batches = told.into_iter().enumerate().map(|(number, told)| {
+            if number > 0 {
+                tell[number - 1].send(()).expect("the batch before is still there");
+            }
+            if number > 1 {
+                assert!(tell[number - 2].send(()).is_err(), "three batches are in memory");
+            }
+            if number == 3 {
+                tell[3].send(()).expect("this batch is there");
+            }
+            Ok(vec![told])
+        });
+        fill(empty(), stream::iter(batches), put).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_batch_that_cannot_be_read_ends_it() {
+        let (tell, told) = channel();
+        tell.send(()).unwrap();
+        let batches = [Ok(vec![told]), Err(StoreError::Conflict), Ok(Vec::new())];
+        let failed = fill(empty(), stream::iter(batches), put).await;
+        assert_eq!(failed.err(), Some(StoreError::Conflict));
+    }
+
+    #[tokio::test]
+    async fn all_batches_of_a_store_are_there_at_the_start() {
+        const COUNT: usize = 2500;
+        let store = Store::open(&Settings::new("sqlite3", ":memory:").unwrap()).await.unwrap();
+        let agent = |number| format!("/spire/agent/{}", number % 3);
+        let one =
+            |number| entry(&format!("e{number}"), &agent(number), &format!("/{number}"), &[1]);
+        store.create_entries((0..COUNT).map(one).collect()).await.unwrap();
+        let (draft, bookmark) = read(&store, &"example.org".parse().unwrap()).await.unwrap();
+        let snapshot = { draft }.snapshot();
+        assert_eq!((snapshot.entry_count(), snapshot.node_count()), (COUNT, 0));
+        assert_eq!(snapshot.revision(), bookmark.revision);
+        for number in 0..COUNT {
+            let agent_id = node(&agent(number), &[]).agent_id;
+            let id = format!("e{number}").parse().unwrap();
+            assert!(snapshot.authorized_entry(&agent_id, &id).is_some(), "{number}");
+        }
+        store.close().await;
     }
 }

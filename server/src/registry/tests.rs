@@ -33,7 +33,7 @@ fn selectors(numbers: impl IntoIterator<Item = u8>) -> BTreeSet<Selector> {
     numbers.into_iter().map(|number| selector(number).unwrap()).collect()
 }
 
-fn entry(name: &str, parent: &str, spiffe_id: &str, asked: &[u8]) -> Entry {
+pub(super) fn entry(name: &str, parent: &str, spiffe_id: &str, asked: &[u8]) -> Entry {
     Entry {
         id: name.parse().unwrap(),
         spiffe_id: id(spiffe_id),
@@ -54,7 +54,7 @@ fn entry(name: &str, parent: &str, spiffe_id: &str, asked: &[u8]) -> Entry {
     }
 }
 
-fn node(agent: &str, found: &[u8]) -> Node {
+pub(super) fn node(agent: &str, found: &[u8]) -> Node {
     Node {
         agent_id: id(agent),
         attestation_type: "x509pop".to_owned(),
