@@ -21,6 +21,8 @@ use crate::turnover::Held;
 /// How often agents ask their server.
 const SYNC: Duration = Duration::from_secs(5);
 const NODES: usize = 4;
+/// Between two handshakes of a node.
+const PAUSE: Duration = Duration::from_millis(100);
 
 #[tokio::test]
 async fn all_move_within_two_intervals_and_what_the_former_ca_signed_is_worthless() {
@@ -97,9 +99,8 @@ async fn all_move_within_two_intervals_and_what_the_former_ca_signed_is_worthles
 /// Shakes hands on all nodes until `what` holds on each; returns when it began.
 async fn until(nodes: &mut [Node], what: impl Fn(&Node) -> bool) -> Instant {
     let began = Instant::now();
-    let mut moments = tokio::time::interval(Duration::from_millis(20));
     while !nodes.iter().all(&what) {
-        moments.tick().await;
+        tokio::time::sleep(PAUSE).await;
         nodes.iter_mut().for_each(Node::shake_hands);
         assert!(began.elapsed() < PATIENCE, "it takes longer than {PATIENCE:?}");
     }
