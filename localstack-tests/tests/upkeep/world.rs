@@ -42,21 +42,53 @@ pub enum By {
     Token,
     /// As often as they are asked.
     Certificate,
+    /// By the SVID that the first agent serves.
+    Svid,
+}
+
+/// What a story wants of an agent's file.
+#[derive(Debug, Clone, Copy)]
+pub struct Setup<'s> {
+    /// More lines in its block `agent`.
+    pub settings: &'s str,
+    /// The lines that say where its first trust is from, if not from a file.
+    pub trust: Option<&'s str>,
+    pub trust_domain: &'s str,
+    /// Its own folder in the world's.
+    pub folder: &'s str,
+}
+
+impl Default for Setup<'_> {
+    fn default() -> Self {
+        Self { settings: "", trust: None, trust_domain: TRUST_DOMAIN, folder: "agent" }
+    }
 }
 
 pub struct World {
     pub clock: Clock,
-    folder: Folder,
+    pub folder: Folder,
     address: SocketAddr,
     settings: &'static str,
+    /// Whether an SVID proves a node, and not a certificate.
+    svids_attest: bool,
     server: Option<Server>,
 }
 
 impl World {
     /// A server with `settings` in its block `server`.
     pub async fn start(settings: &'static str) -> Self {
+        Self::start_with(settings, false).await
+    }
+
+    /// A server that attests nodes by SVIDs of its own trust domain.
+    pub async fn start_where_svids_attest() -> Self {
+        Self::start_with("", true).await
+    }
+
+    async fn start_with(settings: &'static str, svids_attest: bool) -> Self {
         let (folder, clock) = (Folder::new().unwrap(), Clock::standing_at(Timestamp::now()));
-        let mut world = Self { clock, folder, address: own_address(), settings, server: None };
+        let address = own_address();
+        let mut world = Self { clock, folder, address, settings, svids_attest, server: None };
         world.write_certificates().await;
         world.start_server().await;
         world
@@ -90,6 +122,10 @@ impl World {
         let (ip, port) = (self.address.ip(), self.address.port());
         fs::create_dir_all(self.folder.join("server")).unwrap();
         let file = self.folder.join("server.conf");
+        let x509pop = match self.svids_attest {
+            true => "mode = \"spiffe\"".to_owned(),
+            false => format!("ca_bundle_path = \"{folder}/pki.pem\""),
+        };
         let text = format!(
             "server {{
                 trust_domain = \"{TRUST_DOMAIN}\"
@@ -106,9 +142,7 @@ impl World {
                 }} }}
                 KeyManager \"disk\" {{ plugin_data {{ keys_path = \"{folder}/server/keys.json\" }} }}
                 NodeAttestor \"join_token\" {{ plugin_data {{}} }}
-                NodeAttestor \"x509pop\" {{ plugin_data {{
-                    ca_bundle_path = \"{folder}/pki.pem\"
-                }} }}
+                NodeAttestor \"x509pop\" {{ plugin_data {{ {x509pop} }} }}
             }}"
         );
         fs::write(&file, text).unwrap();
@@ -157,25 +191,38 @@ impl World {
 
     /// An agent with `settings` in its block `agent`, with the files of the last one that was here.
     pub async fn start_agent(&self, by: By, settings: &str) -> Result<Node, AgentError> {
+        self.start_agent_of(by, &Setup { settings, ..Setup::default() }).await
+    }
+
+    pub async fn start_agent_of(&self, by: By, setup: &Setup<'_>) -> Result<Node, AgentError> {
+        let Setup { settings, trust, trust_domain, folder: own } = setup;
         let folder = self.folder.path().display();
         let (ip, port) = (self.address.ip(), self.address.port());
-        let file = self.folder.join("agent.conf");
+        let file = self.folder.join(format!("{own}.conf"));
+        let from_file = format!("trust_bundle_path = \"{folder}/bootstrap.pem\"");
+        let trust = trust.unwrap_or(&from_file);
+        let x509pop = match by {
+            By::Svid => {
+                format!("spiffe_endpoint_socket = \"unix://{folder}/agent/public/api.sock\"")
+            }
+            By::Token | By::Certificate => format!(
+                "private_key_path = \"{folder}/node.key\"
+                 certificate_path = \"{folder}/node.pem\""
+            ),
+        };
         let text = format!(
             "agent {{
-                trust_domain = \"{TRUST_DOMAIN}\"
+                trust_domain = \"{trust_domain}\"
                 server_address = \"{ip}\"
                 server_port = {port}
-                trust_bundle_path = \"{folder}/bootstrap.pem\"
-                socket_path = \"{folder}/agent/public/api.sock\"
-                data_dir = \"{folder}/agent/data\"
+                {trust}
+                socket_path = \"{folder}/{own}/public/api.sock\"
+                data_dir = \"{folder}/{own}/data\"
                 {settings}
             }}
             plugins {{
-                KeyManager \"disk\" {{ plugin_data {{ directory = \"{folder}/agent/data\" }} }}
-                NodeAttestor \"x509pop\" {{ plugin_data {{
-                    private_key_path = \"{folder}/node.key\"
-                    certificate_path = \"{folder}/node.pem\"
-                }} }}
+                KeyManager \"disk\" {{ plugin_data {{ directory = \"{folder}/{own}/data\" }} }}
+                NodeAttestor \"x509pop\" {{ plugin_data {{ {x509pop} }} }}
                 WorkloadAttestor \"unix\" {{ plugin_data_file = \"{folder}/unix.conf\" }}
             }}"
         );
@@ -187,7 +234,7 @@ impl World {
                 let token = agents.create_join_token(request).await.unwrap().into_inner().value;
                 Some(token.into())
             }
-            By::Certificate => None,
+            By::Certificate | By::Svid => None,
         };
         let flags = agent_config::RunFlags { config: Some(file), join_token, ..Default::default() };
         let config = agent_config::load(&flags).unwrap_or_else(|error| panic!("{error}")).config;

@@ -1,5 +1,7 @@
 //! Both halves against each other, with certificates made by OpenSSL.
 
+mod spiffe;
+
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -24,6 +26,8 @@ struct Pki {
 const LEAF_NAMES: &str = "subjectAltName=URI:x509pop://example.org/role/web,IP:10.1.2.3\n\
                           keyUsage=critical,digitalSignature";
 
+const P256: [&str; 3] = ["ec", "-pkeyopt", "ec_paramgen_curve:P-256"];
+
 const SIGNER: &str = "basicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign";
 
 impl Pki {
@@ -37,8 +41,7 @@ impl Pki {
 
     fn with_authorities(key: &[&str], leaf: &str, root: &str, middle: &str) -> Self {
         let pki = Self { folder: tempfile::tempdir().unwrap() };
-        let ec = ["ec", "-pkeyopt", "ec_paramgen_curve:P-256"];
-        pki.certificate("root", "/CN=root", &ec, root, "root");
+        pki.certificate("root", "/CN=root", &P256, root, "root");
         pki.certificate("middle", "/CN=middle", &["rsa"], middle, "root");
         pki.certificate("leaf", "/CN=web-1/O=Acme", key, leaf, "middle");
         pki
@@ -86,10 +89,17 @@ fn openssl(arguments: &[&str]) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
+fn trust_domain() -> TrustDomain {
+    TrustDomain::parse("example.org").unwrap()
+}
+
 fn host() -> Host {
-    let trust_domain = TrustDomain::parse("example.org").unwrap();
-    let (_, bundle) = watch::channel(Arc::new(Bundle::empty(trust_domain.clone())));
-    Host { trust_domain, bundle, clock: Clock::system() }
+    host_with(Bundle::empty(trust_domain()))
+}
+
+fn host_with(bundle: Bundle) -> Host {
+    let (_, bundle) = watch::channel(Arc::new(bundle));
+    Host { trust_domain: trust_domain(), bundle, clock: Clock::system() }
 }
 
 fn server(text: &str) -> Result<Arc<dyn NodeAttestor>, String> {
