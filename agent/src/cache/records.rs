@@ -3,21 +3,22 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use spire_core::entry::{Entry, EntryId};
 use spire_core::selector::Selector;
 
 use super::index::Index;
 use super::update::HeldSvid;
 use super::{Counts, Nearest};
-use crate::rotation::due::{Renewal, jitter};
+use crate::rotation::due::{Renewal, jitter, spread};
 
 /// An entry that was refused, or whose new SVID leads to a tainted root, is tried again after this
 /// long, and after twice as long each further time.
-const FIRST_RETRY: SignedDuration = SignedDuration::from_secs(5);
+const FIRST_RETRY: Duration = Duration::from_secs(5);
 /// The longest wait between two tries.
-const LAST_RETRY: SignedDuration = SignedDuration::from_secs(240);
+const LAST_RETRY: Duration = Duration::from_secs(240);
 
 /// What a sync changed.
 #[derive(Debug, Default)]
@@ -175,7 +176,8 @@ impl Records {
     }
 
     /// Takes over an SVID. Returns whether its entry is still there. One that leads to a tainted
-    /// root is due again soon: the server that signed it may not know of the taint yet.
+    /// root is due again soon: the server that signed it may not know of the taint yet. Other agents
+    /// hear of it at the same moment, and shall not all ask together.
     pub(super) fn hold(
         &mut self,
         id: &EntryId,
@@ -186,7 +188,7 @@ impl Records {
         let Some(record) = self.by_id.get_mut(id) else { return false };
         record.renew_at = self.renewal.due_at(svid.svid.not_before, svid.svid.expires_at, jitter());
         if is_tainted {
-            record.renew_at = record.renew_at.min(now + retry_wait(record.tainted));
+            record.renew_at = record.renew_at.min(now + spread(retry_wait(record.tainted)));
             record.tainted = record.tainted.saturating_add(1);
         } else {
             record.tainted = 0;
@@ -323,8 +325,8 @@ impl Records {
 }
 
 /// How long an entry is left alone after so many failures in a row and one more.
-fn retry_wait(failures: u32) -> SignedDuration {
-    (FIRST_RETRY * 2_i32.pow(failures.min(6))).min(LAST_RETRY)
+fn retry_wait(failures: u32) -> Duration {
+    (FIRST_RETRY * 2_u32.pow(failures.min(6))).min(LAST_RETRY)
 }
 
 /// Whether the entry gives a node a second ID, which no workload can come close to.

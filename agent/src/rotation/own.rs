@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use spire_core::bundle::Bundle;
 use spire_core::clock::Clock;
 use spire_core::id::SpiffeId;
@@ -152,7 +152,6 @@ impl OwnSvid {
         }
         let wait = self.taint_backoff.after_failure();
         tracing::warn!(retry_interval = ?wait, "New agent SVID is tainted by a root authority");
-        let wait = SignedDuration::try_from(wait).unwrap_or(SignedDuration::MAX);
         self.due_at = self.due_at.min(self.clock.now() + wait);
     }
 }
@@ -160,4 +159,122 @@ impl OwnSvid {
 fn due_at(identity: &AgentIdentity) -> Timestamp {
     let svid = identity.svid();
     half_of_certificate(svid.not_before, svid.expires_at, jitter())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use async_trait::async_trait;
+    use spire_core::bundle::X509Authority;
+    use spire_core::id::TrustDomain;
+    use spire_core::keys::memory::MemoryKeyManager;
+    use spire_core::keys::{KeyType, LocalKey, SigningKey};
+    use spire_core::node::{Evidence, EvidenceError, EvidenceSource};
+    use spire_core::svid::x509::{Issuer, LeafTemplate, Subject, self_sign_ca};
+    use tonic::transport::Endpoint;
+
+    use super::*;
+    use crate::bootstrap::Rebootstrap;
+    use crate::cache::samples::start;
+    use crate::client::ServerAddress;
+    use crate::config::{BundleSource, RebootstrapMode};
+    use crate::identity::KeySlot;
+    use crate::storage::Storage;
+
+    const HOUR: Duration = Duration::from_hours(1);
+
+    struct NoEvidence;
+
+    #[async_trait]
+    impl EvidenceSource for NoEvidence {
+        async fn collect(&self) -> Result<Box<dyn Evidence>, EvidenceError> {
+            unreachable!("nothing is attested here")
+        }
+    }
+
+    /// The CA that signs an agent's SVIDs.
+    struct Ca {
+        issuer: Issuer,
+        bundle: watch::Sender<Arc<Bundle>>,
+        clock: Clock,
+    }
+
+    impl Ca {
+        async fn new() -> Self {
+            let clock = Clock::standing_at(start());
+            let domain = TrustDomain::parse("example.org").unwrap();
+            let key = Arc::new(LocalKey::generate_blocking(KeyType::EcP256).unwrap());
+            let subject = Subject::of_svids();
+            let root = self_sign_ca(&*key, &domain, &subject, HOUR * 24, clock.now()).await;
+            let root = root.unwrap();
+            let x509_authorities = vec![X509Authority::trusted(root.clone()).unwrap()];
+            let bundle = Bundle { x509_authorities, ..Bundle::empty(domain) };
+            let issuer = Issuer::root(root, key).unwrap();
+            Self { issuer, bundle: watch::Sender::new(Arc::new(bundle)), clock }
+        }
+
+        fn set_tainted(&self, tainted: bool) {
+            self.bundle.send_modify(|bundle| {
+                Arc::make_mut(bundle).x509_authorities[0].tainted = tainted;
+            });
+        }
+
+        /// What the server gives to an agent.
+        async fn identity(&self) -> AgentIdentity {
+            let key = LocalKey::generate_blocking(KeyType::EcP256).unwrap();
+            let template = LeafTemplate {
+                id: &self.bundle.borrow().trust_domain.member("/spire/agent/x").unwrap(),
+                public_key: &key.public_key().spki,
+                dns_names: &[],
+                subject: None,
+                ttl: HOUR,
+            };
+            let svid = self.issuer.sign_leaf(&template, self.clock.now()).await.unwrap();
+            AgentIdentity::new(svid, Arc::new(key), KeySlot::A, false)
+        }
+
+        async fn own_svid(&self, folder: &Path) -> OwnSvid {
+            let clock = self.clock.clone();
+            let evidence: Arc<dyn EvidenceSource> = Arc::new(NoEvidence);
+            let attestation = NodeAttestation {
+                trust_domain: self.bundle.borrow().trust_domain.clone(),
+                server: ServerAddress { host: "server.test".to_owned(), port: 1 },
+                bundle_source: BundleSource::Insecure,
+                rebootstrap: Rebootstrap {
+                    mode: RebootstrapMode::Never,
+                    delay: Duration::ZERO,
+                    clock: clock.clone(),
+                },
+                attestor: "none".to_owned(),
+                evidence: watch::channel(evidence).1,
+                keys: Arc::new(MemoryKeyManager::new()),
+                storage: Arc::new(Storage::open(folder).unwrap()),
+                clock,
+            };
+            let server = Server::new(|| Endpoint::from_static("http://server.test").connect_lazy());
+            let (presented, bundle) = (watch::Sender::new(None), self.bundle.subscribe());
+            OwnSvid::new(self.identity().await, presented, attestation, server, bundle)
+        }
+    }
+
+    #[tokio::test]
+    async fn a_new_one_that_leads_to_a_tainted_root_is_replaced_soon_and_then_less_often() {
+        let (ca, folder) = (Ca::new().await, tempfile::tempdir().unwrap());
+        let mut own = ca.own_svid(folder.path()).await;
+        let mut due_in = async || {
+            own.replace(ca.identity().await).unwrap();
+            own.due_at.duration_since(ca.clock.now()).as_secs_f64()
+        };
+        assert!(due_in().await > 1000.0);
+        ca.set_tainted(true);
+        for (low, high) in [(4.5, 5.5), (6.7, 8.3), (10.1, 12.4)] {
+            let wait = due_in().await;
+            assert!((low..=high).contains(&wait), "{wait} is not from {low} to {high}");
+        }
+        ca.set_tainted(false);
+        assert!(due_in().await > 1000.0);
+        ca.set_tainted(true);
+        assert!(due_in().await < 5.6, "it begins anew");
+    }
 }
