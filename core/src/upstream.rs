@@ -66,6 +66,9 @@ pub struct UpstreamBundle {
     pub roots: Vec<X509Authority>,
     /// Its keys for JWT-SVIDs, where it keeps them.
     pub jwt_keys: Option<Vec<JwtAuthority>>,
+    /// The number of this state, where the upstream counts: an answer with a smaller one than
+    /// another is older. 0 where it does not.
+    pub sequence_number: u64,
 }
 
 /// Why an upstream did not do what was asked.
@@ -74,10 +77,12 @@ pub enum UpstreamError {
     /// The upstream does not offer this.
     #[error("the upstream authority does not support this")]
     Unsupported,
-    /// What the upstream holds or sent cannot be used.
+    /// What the upstream sent cannot be used. It may want to be paid all the same, and is asked again
+    /// as seldom as may be.
     #[error("{0}")]
     Invalid(String),
-    /// The upstream could not be reached or would not answer now.
+    /// The upstream could not be reached, would not answer, or has nothing to sign with now. To ask
+    /// again soon costs nothing.
     #[error("{0}")]
     Unavailable(String),
 }

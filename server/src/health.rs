@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use spire_core::id::TrustDomain;
 use spire_core::telemetry::health::{Health, HealthCheck};
 
-use crate::authority::Authority;
+use crate::authority::{Authority, IssueError};
 use crate::store::Store;
 
 /// The checks of a server.
@@ -42,7 +42,8 @@ impl HealthCheck for Bundle {
     }
 }
 
-/// Whether X.509-SVIDs can be signed.
+/// Whether X.509-SVIDs can be signed. An authority that has ended waits for its upstream, and a restart
+/// would not bring that back.
 struct Signing(Arc<Authority>);
 
 #[async_trait]
@@ -50,6 +51,9 @@ impl HealthCheck for Signing {
     async fn check(&self) -> Health {
         match self.0.check_signing().await {
             Ok(()) => Health::good(),
+            Err(error @ IssueError::NotReady(_)) => {
+                Health { ready: false, ..Health::warning("sign_x509_svid_err", error) }
+            }
             Err(error) => Health::bad("sign_x509_svid_err", error),
         }
     }

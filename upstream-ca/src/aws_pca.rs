@@ -47,9 +47,6 @@ const ISSUANCE: Duration = Duration::from_secs(180);
 /// How often the CA is asked which certificate it has.
 const LOOK: Duration = Duration::from_secs(60);
 
-/// Lifetime of what is signed for a caller that names none.
-const DEFAULT_TTL: Duration = Duration::from_secs(3600);
-
 /// The section as checked.
 struct Config {
     region: Option<String>,
@@ -317,7 +314,7 @@ impl UpstreamAuthority for AwsPca {
                 "AWS does not say how the CA signs; set signing_algorithm".into(),
             )
         })?;
-        let ttl = if ttl.is_zero() { DEFAULT_TTL } else { ttl };
+        let ttl = request::lifetime(ttl);
         let wanted = self.clock.now().checked_add(ttl).unwrap_or(Timestamp::MAX);
         // AWS refuses what would outlive the CA.
         let last = described.not_after().map_or(wanted.as_second(), |end| end.secs());
@@ -350,7 +347,7 @@ impl UpstreamAuthority for AwsPca {
         if root.is_none() && self.supplement.is_none() {
             return Err(UpstreamError::Unsupported);
         }
-        Ok(UpstreamBundle { roots: self.roots(root).await, jwt_keys: None })
+        Ok(UpstreamBundle { roots: self.roots(root).await, ..UpstreamBundle::default() })
     }
 
     fn bundle_period(&self) -> Duration {

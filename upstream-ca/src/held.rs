@@ -20,9 +20,6 @@ use crate::path;
 use crate::pem::Text;
 use crate::request;
 
-/// Lifetime of what is signed for a caller that names none.
-const DEFAULT_TTL: Duration = Duration::from_secs(3600);
-
 /// Where certificate and key lie.
 #[async_trait]
 pub(crate) trait Place: Send + Sync {
@@ -108,13 +105,12 @@ impl HeldCa {
         now: Timestamp,
     ) -> Result<Minted, UpstreamError> {
         let request = request::read(csr, trust_domain)?;
-        let ttl = if ttl.is_zero() { DEFAULT_TTL } else { ttl };
         let left = Duration::try_from(self.ends_at.duration_since(now)).unwrap_or_default();
         let template = CaTemplate {
             trust_domain,
             public_key: &request.public_key,
             subject: &request.subject,
-            ttl: ttl.min(left),
+            ttl: request::lifetime(ttl).min(left),
         };
         let chain = self.issuer.sign_ca(&template, now).await.map_err(|err| match err {
             IssueError::Key(err) => UpstreamError::Unavailable(err.to_string()),
@@ -192,7 +188,7 @@ impl<P: Place> Held<P> {
             Err(failure) => failure,
         };
         let Some(good) = last.good.clone().filter(|good| now < good.ends_at) else {
-            return Err(UpstreamError::Invalid(failure));
+            return Err(UpstreamError::Unavailable(failure));
         };
         if last.failure.as_ref() != Some(&failure) {
             tracing::warn!(
@@ -227,7 +223,7 @@ impl<P: Place> UpstreamAuthority for Held<P> {
 
     async fn bundle(&self) -> Result<UpstreamBundle, UpstreamError> {
         let ca = self.current(self.clock.now()).await?;
-        Ok(UpstreamBundle { roots: ca.roots.clone(), jwt_keys: None })
+        Ok(UpstreamBundle { roots: ca.roots.clone(), ..UpstreamBundle::default() })
     }
 
     fn bundle_period(&self) -> Duration {

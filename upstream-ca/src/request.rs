@@ -1,8 +1,18 @@
 //! The server's request for an intermediate.
 
+use std::time::Duration;
+
 use spire_core::id::TrustDomain;
 use spire_core::svid::x509::CertificateRequest;
 use spire_core::upstream::UpstreamError;
+
+/// Lifetime of what is signed for a caller that names none.
+const DEFAULT_TTL: Duration = Duration::from_secs(3600);
+
+/// The lifetime that is asked for; zero names none.
+pub(crate) fn lifetime(ttl: Duration) -> Duration {
+    if ttl.is_zero() { DEFAULT_TTL } else { ttl }
+}
 
 /// Reads a request, which must be for the trust domain itself and for nothing else.
 pub(crate) fn read(

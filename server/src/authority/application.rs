@@ -18,7 +18,7 @@ use super::journal::{self, Status};
 use super::rotation::Rotation;
 use super::slots::{Lifetime, SlotId, Slotted};
 use super::x509_ca::X509Ca;
-use super::{Authority, RotationError, after};
+use super::{Authority, RotationError, after, late};
 
 /// How long an upstream authority may take to sign: some are asked again and again for minutes.
 const MINT: Duration = Duration::from_secs(240);
@@ -64,6 +64,36 @@ impl Application {
 }
 
 impl Rotation {
+    /// As [`make_x509`](Self::make_x509), below a root that is not tainted.
+    ///
+    /// # Errors
+    /// `StillTainted` where the upstream has no other root, as far as it tells before it is paid, or
+    /// signed below a tainted one all the same.
+    pub(super) async fn make_untainted(&mut self) -> Result<Made, RotationError> {
+        self.upstream_left_tainted().await?;
+        let made = self.make_x509().await?;
+        let root = made.ca.root_id();
+        if self.authority.is_tainted(root) {
+            return Err(RotationError::StillTainted(root.to_owned()));
+        }
+        Ok(made)
+    }
+
+    async fn upstream_left_tainted(&self) -> Result<(), RotationError> {
+        let Some(upstream) = &self.authority.upstream else { return Ok(()) };
+        if self.is_paid() {
+            return Ok(());
+        }
+        let Ok(Ok(told)) = timeout(REMOTE_CALL, upstream.bundle()).await else { return Ok(()) };
+        let ids: Vec<_> = told.roots.iter().filter_map(|root| root.authority_id().ok()).collect();
+        match ids.first() {
+            Some(id) if ids.iter().all(|id| self.authority.is_tainted(id)) => {
+                Err(RotationError::StillTainted(id.clone()))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Makes an X.509 authority for the free slot, and publishes what its SVIDs are checked by.
     pub(super) async fn make_x509(&mut self) -> Result<Made, RotationError> {
         let slot = self.x509.free();
@@ -160,12 +190,16 @@ impl Rotation {
     /// far as it tells before it is paid.
     pub(super) async fn upstream_outlives_active(&self) -> Result<(), RotationError> {
         let Some(upstream) = &self.authority.upstream else { return Ok(()) };
-        if self.application.as_ref().is_some_and(|kept| kept.minted.is_some()) {
+        if self.is_paid() {
             return Ok(());
         }
         let end = timeout(REMOTE_CALL, upstream.ends_at()).await.map_err(|_| late())??;
-        let Some(end) = end else { return Ok(()) };
-        self.outlives_active(end.min(after(self.now(), self.authority.settings.ca_ttl)))
+        end.map_or(Ok(()), |end| self.outlives_active(end))
+    }
+
+    /// Whether what the upstream signed at a try before waits to be used.
+    fn is_paid(&self) -> bool {
+        self.application.as_ref().is_some_and(|kept| kept.minted.is_some())
     }
 
     /// An upstream near its own end signs authorities that end before the one in use: taking
@@ -179,8 +213,4 @@ impl Rotation {
         }
         Err(RotationError::WouldEndBefore { not_after, active: active.not_after })
     }
-}
-
-fn late() -> UpstreamError {
-    UpstreamError::Unavailable("it did not answer in time".to_owned())
 }

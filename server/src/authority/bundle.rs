@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use spire_core::bundle::{Bundle, JwtAuthority, X509Authority};
+use spire_core::clock::Clock;
 use spire_core::id::TrustDomain;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, sleep};
@@ -98,14 +99,6 @@ impl TrustBundle {
         bundle.x509_authorities.iter().any(|root| root.tainted && root.has_id(root_id))
     }
 
-    /// The roots that are tainted.
-    pub(super) fn tainted(&self) -> Bundle {
-        let bundle = self.told.borrow();
-        let roots = bundle.x509_authorities.iter().filter(|root| root.tainted).cloned();
-        let x509_authorities = roots.collect();
-        Bundle { x509_authorities, ..Bundle::empty(self.trust_domain.clone()) }
-    }
-
     /// Removes what ended more than a day before `now`.
     pub(super) async fn prune(&self, now: Timestamp) -> Result<(), StoreError> {
         if !prune(&mut Bundle::clone(&self.current()), now - GRACE) {
@@ -119,7 +112,7 @@ impl TrustBundle {
     }
 
     /// Follows what other servers and callers do to the stored bundle, and prunes it.
-    pub(super) async fn keep(&self, clock: &spire_core::clock::Clock) {
+    pub(super) async fn keep(&self, clock: &Clock) {
         let mut changed = self.store.changed();
         let mut refresh = interval(REFRESH);
         let mut prune = interval(PRUNE);

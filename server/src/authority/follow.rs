@@ -4,24 +4,20 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use jiff::{SignedDuration, Timestamp};
 use spire_core::bundle::{Bundle, JwtAuthority, X509Authority};
 use spire_core::limits::REMOTE_CALL;
 use spire_core::upstream::{UpstreamAuthority, UpstreamBundle, UpstreamError};
 use tokio::time::{sleep, timeout};
 
 use super::bundle::retain_some;
+use super::missing::Missing;
 use super::orders::taint_root;
 use super::origin::Origins;
 use super::rotation::Rotation;
 use super::slots::Slotted;
 use super::x509_ca::X509Ca;
-use super::{Authority, Kind, RotationError};
+use super::{Authority, Kind, RotationError, late};
 use crate::store::StoreError;
-
-/// How long a SPIRE above may leave out a root that it named before that counts: servers that share a
-/// database learn of a new root one after the other.
-const MISSING: SignedDuration = SignedDuration::from_secs(30);
 
 /// What the upstream was heard to trust.
 #[derive(Debug, Default)]
@@ -29,11 +25,8 @@ pub(super) struct Heard {
     /// What it named last, and what is to be dropped here when it is out of use; `None` before its
     /// first answer.
     last: Option<UpstreamBundle>,
-    /// Roots that it ceased to name without having tainted them, and when it did.
-    missing: Vec<(X509Authority, Timestamp)>,
-    /// Ids of roots that were given up for it. If they are named again, the server above was only
-    /// behind the others.
-    lost: BTreeSet<String>,
+    /// Roots that it ceased to name without having tainted them.
+    missing: Missing,
 }
 
 impl Authority {
@@ -42,7 +35,6 @@ impl Authority {
         let (mut heard, mut failure) = (Heard::default(), None);
         loop {
             let asked = timeout(REMOTE_CALL, upstream.bundle()).await;
-            let late = || UpstreamError::Unavailable("it did not answer in time".to_owned());
             let outcome = match asked.unwrap_or_else(|_| Err(late())) {
                 Ok(bundle) => {
                     self.take_over(&mut heard, bundle).await.map_err(|error| error.to_string())
@@ -64,7 +56,7 @@ impl Authority {
         heard: &mut Heard,
         mut now: UpstreamBundle,
     ) -> Result<(), StoreError> {
-        let Heard { last, missing, lost: given_up } = heard;
+        let Heard { last, missing } = heard;
         if missing.is_empty() && last.as_ref() == Some(&now) {
             return Ok(());
         }
@@ -76,12 +68,11 @@ impl Authority {
         // A server that was off may have missed that a root was tainted and revoked above.
         let before = last.get_or_insert_with(|| UpstreamBundle {
             roots: origins.named_above(&was),
-            jwt_keys: None,
+            ..UpstreamBundle::default()
         });
-        let lost = lost(before, missing, &now, self.clock.now());
-        let is_named = |id: &String| now.roots.iter().any(|it| !it.tainted && it.has_id(id));
-        let found: BTreeSet<String> = given_up.iter().filter(|id| is_named(id)).cloned().collect();
-        now.roots.extend(lost.iter().cloned());
+        let found = missing.found(&now);
+        let lost = missing.note(before, &now, &was, self.clock.now());
+        now.roots.extend(lost);
         let tainted = now.roots.iter().filter(|root| root.tainted);
         let tainted: Vec<_> = tainted.filter_map(|root| root.authority_id().ok()).collect();
         self.tainted_above.send_if_modified(|known| {
@@ -101,11 +92,8 @@ impl Authority {
             })
             .await?;
         let kept = self.bundle.current();
-        log_lost(&lost);
         log_revoked(&was, &kept);
-        missing.retain(|(root, _)| !is_among(&lost, root));
-        given_up.retain(|id| !change.found.contains(id));
-        given_up.extend(lost.iter().filter_map(|root| root.authority_id().ok()));
+        missing.forget(&change.found);
         *before = change.now.clone();
         before.roots.extend(change.held_back(&kept));
         Ok(())
@@ -138,11 +126,7 @@ impl Rotation {
                 subject_key_id = root,
                 "Current root CA is signed by a tainted upstream authority, preparing rotation"
             );
-            let made = self.make_x509().await?;
-            let root = made.ca.root_id();
-            if self.authority.is_tainted(root) {
-                return Err(RotationError::StillTainted(root.to_owned()));
-            }
+            let made = self.make_untainted().await?;
             self.prepare_x509(made).await?;
         }
         if self.x509.prepared().is_none_or(|prepared| now < prepared.distributed_at()) {
@@ -157,38 +141,6 @@ impl Rotation {
             Err(error) => Err(error.into()),
         }
     }
-}
-
-/// Roots that a SPIRE above has left out for so long that they must have been revoked there, although
-/// nobody here saw them tainted. They come tainted: what they signed is replaced before they go.
-/// Other upstreams name what signs now, and former roots of theirs are trusted on.
-fn lost(
-    last: &UpstreamBundle,
-    missing: &mut Vec<(X509Authority, Timestamp)>,
-    now: &UpstreamBundle,
-    time: Timestamp,
-) -> Vec<X509Authority> {
-    if now.jwt_keys.is_none() {
-        return Vec::new();
-    }
-    // A root that was renewed goes on under the same key.
-    let is_named = |root: &X509Authority| {
-        let id = root.authority_id();
-        is_among(&now.roots, root)
-            || id.is_ok_and(|id| now.roots.iter().any(|named| named.has_id(&id)))
-    };
-    missing.retain(|(root, _)| !is_named(root));
-    let is_missing = |root: &&X509Authority| {
-        let has_ended = root.validity().is_ok_and(|(_, end)| end < time);
-        !root.tainted && !has_ended && !is_named(root)
-    };
-    for root in last.roots.iter().filter(is_missing) {
-        if !missing.iter().any(|(known, _)| known.certificate == root.certificate) {
-            missing.push((root.clone(), time));
-        }
-    }
-    let overdue = missing.iter().filter(|(_, since)| time >= *since + MISSING);
-    overdue.map(|(root, _)| X509Authority { tainted: true, ..root.clone() }).collect()
 }
 
 /// From what the upstream trusted to what it trusts.
@@ -264,7 +216,7 @@ impl Change {
     }
 }
 
-fn is_among(roots: &[X509Authority], root: &X509Authority) -> bool {
+pub(super) fn is_among(roots: &[X509Authority], root: &X509Authority) -> bool {
     roots.iter().any(|other| other.certificate == root.certificate)
 }
 
@@ -284,16 +236,6 @@ fn log_revoked(before: &Bundle, after: &Bundle) {
             subsystem_name = "ca_manager",
             subject_key_id = root.authority_id().unwrap_or_default(),
             "X.509 authority revoked"
-        );
-    }
-}
-
-fn log_lost(lost: &[X509Authority]) {
-    for root in lost {
-        tracing::warn!(
-            subsystem_name = "ca_manager",
-            subject_key_id = root.authority_id().unwrap_or_default(),
-            "The upstream authority no longer trusts a root that was not tainted; it is given up"
         );
     }
 }

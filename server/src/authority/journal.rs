@@ -88,7 +88,7 @@ pub(crate) enum Status {
 }
 
 /// What both kinds of entries have in common.
-pub(super) trait JournalEntry: Clone {
+pub(super) trait JournalEntry {
     fn slot(&self) -> Option<SlotId>;
     fn status(&self) -> Status;
     fn set_status(&mut self, status: Status);

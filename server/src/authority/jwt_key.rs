@@ -9,7 +9,7 @@ use spire_core::keys::{KeyError, SigningKey};
 
 use super::journal::{JournalEntry, JwtKeyEntry, Status};
 use super::slots::{Lifetime, SlotId, Slotted};
-use super::{AuthorityState, Settings};
+use super::{AuthorityState, Settings, after};
 
 /// Length of a `kid`.
 const KEY_ID_LENGTH: usize = 32;
@@ -37,7 +37,7 @@ impl JwtKey {
         settings: &Settings,
         now: Timestamp,
     ) -> Result<Self, KeyError> {
-        let lifetime = Lifetime { issued_at: now, not_after: now + settings.ca_ttl };
+        let lifetime = Lifetime { issued_at: now, not_after: after(now, settings.ca_ttl) };
         Ok(Self { slot, lifetime, id: random_id()?, key })
     }
 

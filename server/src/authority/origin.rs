@@ -19,6 +19,8 @@ pub(super) struct Origins {
     above: BTreeSet<String>,
     /// Ids of roots of other upstreams, below which one of these servers signed.
     elsewhere: BTreeSet<String>,
+    /// Whether a journal could not be read: any root may be its server's.
+    is_incomplete: bool,
 }
 
 impl Origins {
@@ -30,7 +32,10 @@ impl Origins {
         let mut origins = Self::default();
         for stored in store.ca_journals().await? {
             // Its server complains of one that cannot be read.
-            let Ok(journal) = Journal::decode(stored.data) else { continue };
+            let Ok(journal) = Journal::decode(stored.data) else {
+                origins.is_incomplete = true;
+                continue;
+            };
             for entry in journal.x509_cas {
                 if entry.upstream_chain.is_empty() {
                     origins.own.insert(entry.certificate.into());
@@ -45,10 +50,12 @@ impl Origins {
     }
 
     /// Whether it is the root of a server that shares the bundle, or of another upstream that one of
-    /// them had: no SPIRE above knows it.
+    /// them had: no SPIRE above knows it. Also where that cannot be ruled out.
     pub(super) fn is_foreign(&self, root: &X509Authority) -> bool {
         let is_elsewhere = |id| self.elsewhere.contains(&id) && !self.above.contains(&id);
-        self.own.contains(&root.certificate) || root.authority_id().is_ok_and(is_elsewhere)
+        self.is_incomplete
+            || self.own.contains(&root.certificate)
+            || root.authority_id().is_ok_and(is_elsewhere)
     }
 
     /// The roots in `bundle` that a SPIRE above must have named once.

@@ -86,8 +86,7 @@ pub(super) async fn restore(
             jwt_keys.push((entry.status(), JwtKey::restore(entry, key, bundle, now)));
         }
     }
-    let journal_id = stored.id;
-    Ok(Restored { x509: lay_out(cas), jwt: lay_out(jwt_keys), journal, journal_id })
+    Ok(Restored { x509: lay_out(cas), jwt: lay_out(jwt_keys), journal, journal_id: stored.id })
 }
 
 /// The newest journal with an authority whose key is held here. Its id need not follow from a key:

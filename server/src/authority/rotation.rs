@@ -145,10 +145,11 @@ impl Rotation {
     /// When the next authority ends that should have been replaced, where so much of its life is
     /// over that somebody has to see to it, or where what it signs is tainted.
     fn alarming_end(&self, now: Timestamp) -> Option<Timestamp> {
-        let x509 = self.x509.alarming_end(now);
+        let ca_ttl = self.authority.settings.ca_ttl;
+        let x509 = self.x509.alarming_end(now, ca_ttl);
         let tainted = self.tainted_root().and(self.x509.active());
         let jwt = Some(()).filter(|()| !self.authority.settings.disable_jwt_svids);
-        let jwt = jwt.and_then(|()| self.jwt.alarming_end(now));
+        let jwt = jwt.and_then(|()| self.jwt.alarming_end(now, ca_ttl));
         let ends = [x509, tainted.map(|ca| ca.lifetime().not_after), jwt];
         ends.into_iter().flatten().min()
     }
@@ -172,30 +173,34 @@ impl Rotation {
             self.x509.clear_free();
             self.show();
         }
-        if self.x509.due(self.now()) == Due::Prepare {
+        if self.due(&self.x509) == Due::Prepare {
             self.upstream_outlives_active().await?;
-            let made = self.make_x509().await?;
+            // Better below a tainted root than not at all.
+            let made = match self.x509.active() {
+                Some(_) => self.make_untainted().await?,
+                None => self.make_x509().await?,
+            };
             self.outlives_active(made.ca.lifetime().not_after)?;
-            let root = made.ca.root_id();
-            if self.x509.active().is_some() && self.authority.is_tainted(root) {
-                return Err(RotationError::StillTainted(root.to_owned()));
-            }
             self.prepare_x509(made).await?;
         }
-        if self.x509.due(self.now()) == Due::Activate {
+        if self.due(&self.x509) == Due::Activate {
             self.activate_x509().await?;
         }
         Ok(())
     }
 
     async fn turn_jwt(&mut self) -> Result<(), RotationError> {
-        if self.jwt.due(self.now()) == Due::Prepare {
+        if self.due(&self.jwt) == Due::Prepare {
             self.prepare_jwt().await?;
         }
-        if self.jwt.due(self.now()) == Due::Activate {
+        if self.due(&self.jwt) == Due::Activate {
             self.activate_jwt().await?;
         }
         Ok(())
+    }
+
+    fn due<T: Slotted>(&self, slots: &Slots<T>) -> Due {
+        slots.due(self.now(), self.authority.settings.ca_ttl)
     }
 
     pub(super) async fn activate_x509(&mut self) -> Result<(), RotationError> {
@@ -311,6 +316,7 @@ impl Rotation {
         let may_cost = matches!(
             failure,
             RotationError::WouldEndBefore { .. }
+                | RotationError::StillTainted(_)
                 | RotationError::Upstream(UpstreamError::Invalid(_))
         );
         if may_cost && self.tainted_root().is_none() {

@@ -76,7 +76,8 @@ impl Authority {
     fn is_replaceable(&self, identity: &Identity, now: Timestamp) -> bool {
         let signer = self.x509.load_full();
         let is_free = signer.is_some_and(|ca| !self.bundle.is_tainted(ca.root_id()));
-        is_free && leads_to(&identity.svid().chain, &self.bundle.tainted(), now)
+        let tainted = self.bundle.current().tainted();
+        is_free && tainted.is_some_and(|roots| leads_to(&identity.svid().chain, &roots, now))
     }
 }
 

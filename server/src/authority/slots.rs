@@ -4,11 +4,12 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 
-use super::AuthorityState;
+use super::{AuthorityState, after};
 
 /// Earliest preparation before the end of a long-lived authority.
 const PREPARE_AT_MOST: SignedDuration = SignedDuration::from_hours(30 * 24);
@@ -166,14 +167,14 @@ impl<T: Slotted> Slots<T> {
         self.active.as_ref().map_or(SlotId::A, |active| active.slot().other())
     }
 
-    /// Which step the dates ask for.
-    pub(super) fn due(&self, now: Timestamp) -> Due {
+    /// Which step the dates ask for, where the next authority lives for `ttl`. One that would end before
+    /// the active one is not due yet: `ttl` was longer before.
+    pub(super) fn due(&self, now: Timestamp, ttl: Duration) -> Due {
         let Some(active) = self.active.as_ref().map(|active| active.lifetime()) else {
             return if self.prepared.is_some() { Due::Activate } else { Due::Prepare };
         };
-        match &self.prepared {
-            // A prepared authority that ended while it waited is none.
-            Some(prepared) if prepared.lifetime().has_ended(now) => Due::Prepare,
+        // A prepared authority that ended while it waited is none.
+        match self.prepared.as_ref().filter(|prepared| !prepared.lifetime().has_ended(now)) {
             Some(_) if active.has_ended(now) => Due::Activate,
             Some(prepared)
                 if now >= active.activate_next_at() && now >= prepared.distributed_at() =>
@@ -181,17 +182,18 @@ impl<T: Slotted> Slots<T> {
                 Due::Activate
             }
             Some(_) => Due::Nothing,
-            None if now >= active.prepare_next_at() => Due::Prepare,
-            None => Due::Nothing,
+            None if now < active.prepare_next_at() => Due::Nothing,
+            None if after(now, ttl) <= active.not_after => Due::Nothing,
+            None => Due::Prepare,
         }
     }
 
     /// When the active authority ends, where it is alarming that it was not replaced.
-    pub(super) fn alarming_end(&self, now: Timestamp) -> Option<Timestamp> {
+    pub(super) fn alarming_end(&self, now: Timestamp, ttl: Duration) -> Option<Timestamp> {
         let Some(active) = self.active.as_ref().map(|active| active.lifetime()) else {
             return Some(now);
         };
-        let is_alarming = self.due(now) != Due::Nothing && now >= active.alarm_at();
+        let is_alarming = self.due(now, ttl) != Due::Nothing && now >= active.alarm_at();
         is_alarming.then_some(active.not_after)
     }
 
@@ -227,6 +229,9 @@ impl<T: Slotted> Slots<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// How long the next authority lives.
+    const TTL: Duration = Duration::from_secs(180);
 
     struct Dated(SlotId, Lifetime);
 
@@ -271,27 +276,27 @@ mod tests {
     #[test]
     fn the_first_authority_is_prepared_and_activated_at_once() {
         let mut slots = Slots::empty();
-        assert_eq!((slots.due(at(0)), slots.free()), (Due::Prepare, SlotId::A));
+        assert_eq!((slots.due(at(0), TTL), slots.free()), (Due::Prepare, SlotId::A));
         slots.prepare(dated(SlotId::A, 0, 180));
-        assert_eq!(slots.due(at(0)), Due::Activate);
+        assert_eq!(slots.due(at(0), TTL), Due::Activate);
         slots.activate();
-        assert_eq!((slots.due(at(0)), slots.free()), (Due::Nothing, SlotId::B));
+        assert_eq!((slots.due(at(0), TTL), slots.free()), (Due::Nothing, SlotId::B));
         assert!(slots.old().is_none());
     }
 
     #[test]
     fn the_slots_take_turns() {
         let mut slots = Slots::restore(Some(dated(SlotId::A, 0, 180)), None, None);
-        assert_eq!(slots.due(at(89)), Due::Nothing);
-        assert_eq!(slots.due(at(90)), Due::Prepare);
+        assert_eq!(slots.due(at(89), TTL), Due::Nothing);
+        assert_eq!(slots.due(at(90), TTL), Due::Prepare);
         slots.prepare(dated(SlotId::B, 90, 270));
-        assert_eq!(slots.due(at(149)), Due::Nothing);
-        assert_eq!(slots.due(at(150)), Due::Activate);
+        assert_eq!(slots.due(at(149), TTL), Due::Nothing);
+        assert_eq!(slots.due(at(150), TTL), Due::Activate);
         slots.activate();
         assert_eq!(slots.active().unwrap().slot(), SlotId::B);
         assert_eq!(slots.old().unwrap().slot(), SlotId::A);
         assert_eq!(slots.free(), SlotId::A);
-        assert_eq!(slots.due(at(180)), Due::Prepare);
+        assert_eq!(slots.due(at(180), TTL), Due::Prepare);
         slots.clear_free();
         assert!(slots.old().is_none() && slots.prepared().is_none());
     }
@@ -300,22 +305,32 @@ mod tests {
     fn an_authority_that_came_late_is_distributed_first() {
         let mut slots = Slots::restore(Some(dated(SlotId::A, 0, 3600)), None, None);
         slots.prepare(dated(SlotId::B, 3500, 7100));
-        assert_eq!(slots.due(at(3529)), Due::Nothing);
-        assert_eq!(slots.due(at(3530)), Due::Activate);
+        assert_eq!(slots.due(at(3529), TTL), Due::Nothing);
+        assert_eq!(slots.due(at(3530), TTL), Due::Activate);
     }
 
     #[test]
     fn the_end_of_the_active_one_waits_for_nothing() {
         let mut slots = Slots::restore(Some(dated(SlotId::A, 0, 3600)), None, None);
         slots.prepare(dated(SlotId::B, 3599, 7199));
-        assert_eq!(slots.due(at(3599)), Due::Nothing);
-        assert_eq!(slots.due(at(3600)), Due::Activate);
+        assert_eq!(slots.due(at(3599), TTL), Due::Nothing);
+        assert_eq!(slots.due(at(3600), TTL), Due::Activate);
     }
 
     #[test]
     fn a_prepared_authority_that_ended_is_made_anew() {
         let slots =
             Slots::restore(Some(dated(SlotId::A, 0, 180)), Some(dated(SlotId::B, 90, 140)), None);
-        assert_eq!(slots.due(at(140)), Due::Prepare);
+        assert_eq!(slots.due(at(140), TTL), Due::Prepare);
+    }
+
+    #[test]
+    fn one_that_would_end_before_the_active_one_is_not_due() {
+        let slots = Slots::restore(Some(dated(SlotId::A, 0, 3600)), None, None);
+        for (now, due) in [(1800, Due::Nothing), (3420, Due::Nothing), (3421, Due::Prepare)] {
+            assert_eq!(slots.due(at(now), TTL), due, "{now}");
+        }
+        assert_eq!(slots.alarming_end(at(3420), TTL), None);
+        assert_eq!(slots.alarming_end(at(3421), TTL), Some(at(3600)));
     }
 }

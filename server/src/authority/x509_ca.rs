@@ -110,10 +110,10 @@ impl X509Ca {
         } else {
             // Its root may have been revoked while this server was off.
             let (chain, roots) = (upstream_chain.clone(), bundle.x509_authorities.clone());
-            let held = Minted { chain: chain.clone(), roots };
+            let held = Minted { chain, roots };
             spire_upstream_ca::check(&held, &public_key, &bundle.trust_domain, now)
                 .map_err(|error| format!("no root of the bundle vouches for it: {error}"))?;
-            Issuer::intermediate(chain, key)
+            Issuer::intermediate(held.chain, key)
         };
         let issuer = issuer.map_err(|err| err.to_string())?;
         let upstream_authority_id =

@@ -109,9 +109,7 @@ impl Identities {
         let unavailable =
             |why: String| UpstreamError::Unavailable(format!("the upstream agent: {why}"));
         match timeout(ASK, fetch).await {
-            Ok(Ok(context)) => self.read(&context).map_err(|why| {
-                UpstreamError::Invalid(format!("what the upstream agent gives: {why}"))
-            }),
+            Ok(Ok(context)) => self.read(&context).map_err(unavailable),
             Ok(Err(error)) => Err(unavailable(with_causes(&error))),
             Err(_) => Err(unavailable(format!("no answer within {} s", ASK.as_secs()))),
         }

@@ -218,6 +218,7 @@ impl UpstreamAuthority for Spire {
         Ok(UpstreamBundle {
             roots: bundle.x509_authorities,
             jwt_keys: Some(bundle.jwt_authorities),
+            sequence_number: bundle.sequence_number,
         })
     }
 

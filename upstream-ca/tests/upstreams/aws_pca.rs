@@ -279,6 +279,18 @@ async fn what_a_hostile_authority_signs_is_refused() {
     }
 }
 
+#[tokio::test]
+async fn a_certificate_that_leads_elsewhere_is_not_kept() {
+    let world = World::new().await;
+    world.change(|authority| authority.malice = Some(Malice::OtherRoot));
+    let upstream = world.build("");
+    let csr = request(&key(), &domain()).await;
+    for asked in 1..=2 {
+        upstream.mint(&csr, HOUR).await.unwrap_err();
+        assert_eq!(world.aws.count("IssueCertificate"), asked);
+    }
+}
+
 #[test]
 fn mistakes_are_named() {
     let settings = "signing_algorithm = \"MD5\"\nendpoint = \"pca\"\nsecret_access_key = \"s\"";

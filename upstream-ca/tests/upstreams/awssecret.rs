@@ -3,6 +3,7 @@
 use std::fs;
 
 use http::StatusCode;
+use spire_core::upstream::UpstreamError;
 use spire_fakes::aws::{Aws, HOME_ACCOUNT};
 use spire_fakes::http::Trouble;
 use spire_upstream_ca::awssecret::PLUGIN;
@@ -105,8 +106,9 @@ async fn while_it_is_away_the_last_ca_signs_until_it_ends() {
     mint(&folder, &*upstream, &clock).await;
     clock.advance(jiff::SignedDuration::from_hours(24 * 31));
     let csr = request(&key(), &domain()).await;
-    let error = upstream.mint(&csr, HOUR).await.unwrap_err().to_string();
-    assert!(error.contains("AccessDenied"), "{error}");
+    let error = upstream.mint(&csr, HOUR).await.unwrap_err();
+    assert!(matches!(error, UpstreamError::Unavailable(_)), "it is asked again soon: {error}");
+    assert!(error.to_string().contains("AccessDenied"), "{error}");
 
     aws.world().forbidden.clear();
     folder.root("acme", CURVE, 60);

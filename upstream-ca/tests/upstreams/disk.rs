@@ -1,7 +1,6 @@
 //! `disk`: files that come, change and go.
 
 use std::fs;
-use std::process::Command;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -10,6 +9,7 @@ use spire_core::bundle::JwtAuthority;
 use spire_core::clock::Clock;
 use spire_core::id::TrustDomain;
 use spire_core::keys::SigningKey;
+use spire_core::svid::x509::{Issuer, LeafTemplate};
 use spire_core::upstream::{Minted, UpstreamAuthority, UpstreamError};
 use spire_upstream_ca::{check, disk};
 
@@ -66,6 +66,40 @@ async fn below_a_bundle_the_whole_certificate_file_is_served() {
 }
 
 #[tokio::test]
+async fn constraints_on_dns_names_are_left_to_verifiers() {
+    let (folder, clock) = (Folder::new(), now());
+    folder.root("acme", "ec -pkeyopt ec_paramgen_curve:P-256", 30);
+    folder.intermediate("bound", "acme", "\nnameConstraints=critical,permitted;DNS:inside.example");
+    let settings = "cert_file_path = \"DIR/bound.crt\"\nkey_file_path = \"DIR/bound.key\"\n\
+                    bundle_file_path = \"DIR/acme.crt\"";
+    let upstream = folder.build(settings, &clock).unwrap();
+    let key = Arc::new(key());
+    let csr = request(&key, &domain()).await;
+    let minted = upstream.mint(&csr, HOUR).await.unwrap();
+    check(&minted, &key.public_key().spki, &domain(), clock.now()).unwrap();
+    let issuer = Issuer::intermediate(minted.chain, key.clone()).unwrap();
+    for (dns_names, is_allowed) in
+        [(&[][..], true), (&["a.inside.example"], true), (&["a.outside.example"], false)]
+    {
+        let dns_names: Vec<_> = dns_names.iter().map(|name| name.parse().unwrap()).collect();
+        let template = LeafTemplate {
+            id: &domain().member("/w").unwrap(),
+            public_key: &key.public_key().spki,
+            dns_names: &dns_names,
+            subject: None,
+            ttl: HOUR,
+        };
+        let svid = issuer.sign_leaf(&template, clock.now()).await.unwrap();
+        folder.write_pem("svid.pem", &svid.chain[..1]);
+        folder.write_pem("chain.pem", &svid.chain[1..]);
+        let at = clock.now().as_second();
+        let verified = folder
+            .run(&format!("verify -attime {at} -CAfile acme.crt -untrusted chain.pem svid.pem"));
+        assert_eq!(verified.status.success(), is_allowed, "{dns_names:?}: {verified:?}");
+    }
+}
+
+#[tokio::test]
 async fn the_upstream_caps_the_lifetime() {
     let (folder, clock) = (Folder::new(), now());
     folder.root("acme", "ec -pkeyopt ec_paramgen_curve:P-256", 1);
@@ -75,12 +109,7 @@ async fn the_upstream_caps_the_lifetime() {
     folder.write_pem("ca.pem", &minted.chain);
     // Valid for more than 23 hours, and for less than 25, although 100 were asked for.
     folder.openssl("x509 -in ca.pem -noout -checkend 82800");
-    let end = Command::new("openssl")
-        .args(["x509", "-in", "ca.pem", "-noout", "-checkend", "90000"])
-        .current_dir(&folder.0)
-        .output()
-        .unwrap();
-    assert!(!end.status.success());
+    assert!(!folder.run("x509 -in ca.pem -noout -checkend 90000").status.success());
 }
 
 #[tokio::test]
@@ -103,8 +132,10 @@ async fn the_files_are_read_at_every_mint_and_the_last_good_ones_used() {
 
     clock.advance(SignedDuration::from_hours(48));
     let csr = request(&key(), &domain()).await;
-    let error = upstream.mint(&csr, HOUR).await.unwrap_err().to_string();
-    assert!(error.starts_with("unable to load upstream CA key: open "), "{error}");
+    let error = upstream.mint(&csr, HOUR).await.unwrap_err();
+    assert!(matches!(error, UpstreamError::Unavailable(_)), "it is asked again soon: {error}");
+    let start = "unable to load upstream CA key: open ";
+    assert!(error.to_string().starts_with(start), "{error}");
 
     folder.root("acme", curve, 1);
     clock.advance(-SignedDuration::from_hours(48));

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Output};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,12 +33,17 @@ impl Folder {
         self.0.path().join(name)
     }
 
-    pub(crate) fn openssl(&self, arguments: &str) {
-        let output = Command::new("openssl")
+    /// Runs OpenSSL, whatever comes of it.
+    pub(crate) fn run(&self, arguments: &str) -> Output {
+        Command::new("openssl")
             .args(arguments.split(' '))
             .current_dir(&self.0)
             .output()
-            .expect("openssl is part of a test machine");
+            .expect("openssl is part of a test machine")
+    }
+
+    pub(crate) fn openssl(&self, arguments: &str) {
+        let output = self.run(arguments);
         assert!(output.status.success(), "{arguments}: {output:?}");
     }
 
@@ -91,8 +96,17 @@ pub(crate) fn build(
     settings: &str,
     clock: &Clock,
 ) -> Result<Arc<dyn UpstreamAuthority>, String> {
+    build_for(plugin, settings, clock, domain())
+}
+
+/// Makes a plugin of a server of `domain`.
+pub(crate) fn build_for(
+    plugin: &Plugin<dyn UpstreamAuthority>,
+    settings: &str,
+    clock: &Clock,
+    domain: TrustDomain,
+) -> Result<Arc<dyn UpstreamAuthority>, String> {
     let section = Section::parse(settings).unwrap();
-    let domain = domain();
     let (_, bundle) = watch::channel(Arc::new(Bundle::empty(domain.clone())));
     let host = Host { trust_domain: domain, bundle, clock: clock.clone() };
     (plugin.build)(&section, &host).map_err(|err| err.to_string())

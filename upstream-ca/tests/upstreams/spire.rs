@@ -4,22 +4,26 @@ use std::sync::Arc;
 
 use jiff::SignedDuration;
 use spire_core::clock::Clock;
+use spire_core::id::TrustDomain;
 use spire_core::keys::SigningKey;
 use spire_core::upstream::{UpstreamAuthority, UpstreamError};
 use spire_upstream_ca::check;
 use spire_upstream_ca::spire::PLUGIN;
 
 use crate::above::{Above, jwt_key};
-use crate::harness::{Folder, HOUR, build, domain, key, mint, now, request};
+use crate::harness::{Folder, HOUR, build, build_for, domain, key, mint, now, request};
 
 /// An upstream authority below `above`, whose agent is at the folder's socket.
 fn below(above: &Above, folder: &Folder, clock: &Clock) -> Arc<dyn UpstreamAuthority> {
+    build(&PLUGIN, &settings(above, folder), clock).unwrap()
+}
+
+fn settings(above: &Above, folder: &Folder) -> String {
     let (port, socket) = (above.port, folder.path("agent.sock"));
-    let settings = format!(
+    format!(
         "server_address = \"127.0.0.1\"\nserver_port = \"{port}\"\nworkload_api_socket = {socket:?}\n\
          ttl = \"1h\"\nupstream_bundle = true\nexperimental {{ }}"
-    );
-    build(&PLUGIN, &settings, clock).unwrap()
+    )
 }
 
 async fn world() -> (Above, Folder, Clock) {
@@ -42,8 +46,10 @@ async fn it_signs_publishes_and_says_what_is_trusted() {
     assert_eq!(upstream.publish_jwt_key(&first).await.unwrap(), std::slice::from_ref(&first));
     let all = upstream.publish_jwt_key(&second).await.unwrap();
     assert_eq!(all, [first, second]);
+    above.inner().bundle.sequence_number = 7;
     let bundle = upstream.bundle().await.unwrap();
     assert_eq!((bundle.roots, bundle.jwt_keys), (minted.roots, Some(all)));
+    assert_eq!(bundle.sequence_number, 7);
     // One SVID and one connection serve for all of it.
     assert_eq!(above.inner().fetches, 1);
 }
@@ -99,6 +105,16 @@ async fn the_server_above_must_be_one() {
     let upstream = below(&above, &folder, &clock);
     let error = error_of(&*upstream).await;
     assert!(error.contains("not spiffe://example.org/spire/server"), "{error}");
+}
+
+#[tokio::test]
+async fn an_agent_of_another_trust_domain_has_nothing_to_give() {
+    let (above, folder, clock) = world().await;
+    let other = TrustDomain::parse("example.com").unwrap();
+    let upstream = build_for(&PLUGIN, &settings(&above, &folder), &clock, other).unwrap();
+    let error = upstream.bundle().await.unwrap_err();
+    assert!(matches!(error, UpstreamError::Unavailable(_)), "nothing was signed: {error}");
+    assert!(error.to_string().contains("its trust domain is example.org"), "{error}");
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use spire_core::upstream::UpstreamBundle;
 
 use super::super::follow::Heard;
 use super::super::{Authority, Kind, RotationError};
-use super::world::{CA_TTL, FakeUpstream, World, entry, request};
+use super::world::{CA_TTL, FakeUpstream, World, domain, entry, request};
 
 async fn started(world: &World) -> (Arc<Authority>, Tasks) {
     let tasks = Tasks::new();
@@ -156,7 +156,7 @@ async fn a_root_that_is_tainted_above_is_left_as_soon_as_the_next_one_is_known()
     let first = server.authority.states(Kind::X509).active.clone().unwrap();
     let mut heard = Heard::default();
     let mut follow = async |roots: Vec<X509Authority>| {
-        let told = UpstreamBundle { roots, jwt_keys: None };
+        let told = UpstreamBundle { roots, ..UpstreamBundle::default() };
         server.authority.take_over(&mut heard, told).await.unwrap();
     };
 
@@ -207,11 +207,65 @@ async fn a_taint_waits_for_no_pause_after_something_else() {
     server.rotation.look().await;
     assert!(server.authority.states(Kind::X509).prepared.is_none(), "it pauses");
 
-    let told = UpstreamBundle { roots: vec![root(&upstream, true)], jwt_keys: None };
+    let roots = vec![root(&upstream, true)];
+    let told = UpstreamBundle { roots, ..UpstreamBundle::default() };
     server.authority.take_over(&mut Heard::default(), told).await.unwrap();
     upstream.replace_root(Duration::from_secs(100_000)).await;
     server.rotation.look_if_tainted().await;
     assert!(server.authority.states(Kind::X509).prepared.is_some());
+}
+
+#[tokio::test]
+async fn while_an_upstream_tells_of_tainted_roots_alone_nothing_is_bought() {
+    let mut world = World::below_upstream().await;
+    world.settings.rotation_check_interval = Duration::from_secs(1);
+    let upstream = world.upstream.clone().unwrap();
+    let mut server = world.start().await.unwrap();
+    let mints = || upstream.mints.load(Ordering::Relaxed);
+    let tell = || {
+        let roots = vec![root(&upstream, false)];
+        *upstream.bundle.lock().unwrap() = UpstreamBundle { roots, ..UpstreamBundle::default() };
+    };
+    tell();
+    // Another server on this database has left the root and tainted it.
+    let taint = |bundle: &mut Bundle| {
+        bundle.x509_authorities[0].tainted = true;
+        Ok(())
+    };
+    world.store.edit_bundle(domain(), taint).await.unwrap();
+    server.authority.bundle.refresh().await.unwrap();
+    for _ in 0..40 {
+        server.rotation.look().await;
+        world.pass(1);
+    }
+    let failure = server.authority.rotation_failure().unwrap();
+    assert!(failure.contains("still signs below the tainted root"), "{failure}");
+    assert_eq!(mints(), 1);
+
+    upstream.replace_root(Duration::from_secs(100_000)).await;
+    tell();
+    world.pass(20);
+    server.rotation.look().await;
+    assert!(server.authority.states(Kind::X509).prepared.is_some());
+    assert_eq!(mints(), 2);
+}
+
+#[tokio::test]
+async fn what_is_signed_below_a_tainted_root_is_not_used_and_seldom_asked_for() {
+    let mut world = World::below_upstream().await;
+    world.settings.rotation_check_interval = Duration::from_secs(1);
+    let upstream = world.upstream.clone().unwrap();
+    let mut server = world.start().await.unwrap();
+    upstream.replace_root(Duration::from_secs(100_000)).await;
+    let told = UpstreamBundle { roots: vec![root(&upstream, true)], ..UpstreamBundle::default() };
+    server.authority.take_over(&mut Heard::default(), told).await.unwrap();
+    world.pass(90);
+    for _ in 0..10 {
+        server.rotation.look().await;
+        world.pass(1);
+    }
+    assert!(server.authority.states(Kind::X509).prepared.is_none());
+    assert_eq!(upstream.mints.load(Ordering::Relaxed), 2, "an eighth of 90 s is not over");
 }
 
 #[tokio::test]
@@ -224,7 +278,7 @@ async fn below_a_root_that_everyone_knows_nothing_waits() {
     let second = root(&upstream, false);
     let bundle = |roots: &[&X509Authority]| UpstreamBundle {
         roots: roots.iter().copied().cloned().collect(),
-        jwt_keys: None,
+        ..UpstreamBundle::default()
     };
     *upstream.bundle.lock().unwrap() = bundle(&[&first, &second]);
     until(&authority, |bundle| bundle.x509_authorities.len() == 2).await;
@@ -234,10 +288,8 @@ async fn below_a_root_that_everyone_knows_nothing_waits() {
         let mut svids = authority.server_svid();
         let moved = svids.wait_for(|it| {
             let chain = &it.as_ref().unwrap().svid().chain;
-            let roots = Bundle {
-                x509_authorities: vec![second.clone()],
-                ..Bundle::empty(super::world::domain())
-            };
+            let roots =
+                Bundle { x509_authorities: vec![second.clone()], ..Bundle::empty(domain()) };
             leads_to(chain, &roots, world.clock.now())
         });
         moved.await.map(drop).unwrap();
@@ -265,7 +317,8 @@ async fn keys_that_are_tainted_or_revoked_above_are_so_here() {
     };
     let told = |keys: Vec<JwtAuthority>| {
         let roots = vec![root(&upstream, false)];
-        *upstream.bundle.lock().unwrap() = UpstreamBundle { roots, jwt_keys: Some(keys) };
+        let told = UpstreamBundle { roots, jwt_keys: Some(keys), ..UpstreamBundle::default() };
+        *upstream.bundle.lock().unwrap() = told;
     };
     let find = |bundle: &Bundle| {
         bundle.jwt_authorities.iter().find(|key| key.key_id == "other").map(|key| key.tainted)

@@ -3,15 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use spire_core::bundle::{Bundle, JwtAuthority, X509Authority};
-use spire_core::keys::memory::MemoryKeyManager;
 use spire_core::svid::x509::{VerifyError, verify};
 use spire_core::upstream::UpstreamBundle;
 
 use super::super::Kind;
 use super::super::follow::{Heard, tell};
+use super::super::orders::Command;
 use super::log::Warnings;
-use super::world::{FakeUpstream, Server, World, domain, entry, request};
+use super::world::{FakeUpstream, Obstacle, Server, World, domain, entry, request};
+use crate::store::CaJournal;
 
 fn root(upstream: &FakeUpstream) -> X509Authority {
     X509Authority { certificate: upstream.root(), tainted: false }
@@ -21,10 +23,14 @@ fn tainted(root: &X509Authority) -> X509Authority {
     X509Authority { tainted: true, ..root.clone() }
 }
 
-async fn follow(server: &Server, heard: &mut Heard, roots: &[&X509Authority]) {
+/// What a SPIRE above tells that keeps no number.
+fn told(roots: &[&X509Authority]) -> UpstreamBundle {
     let roots = roots.iter().copied().cloned().collect();
-    let told = UpstreamBundle { roots, jwt_keys: Some(Vec::new()) };
-    server.authority.take_over(heard, told).await.unwrap();
+    UpstreamBundle { roots, jwt_keys: Some(Vec::new()), sequence_number: 0 }
+}
+
+async fn follow(server: &Server, heard: &mut Heard, roots: &[&X509Authority]) {
+    server.authority.take_over(heard, told(roots)).await.unwrap();
 }
 
 #[tokio::test]
@@ -86,7 +92,12 @@ async fn what_was_tainted_and_revoked_while_this_server_was_off_is_left_and_goes
     assert_eq!(world.stored().await.x509_authorities, both, "it is in use");
     server.rotation.look().await;
     assert!(server.authority.states(Kind::X509).old.is_some());
-    assert!(world.stored().await.x509_authorities.contains(&tainted(&first)));
+    for _ in 0..2 {
+        follow(&server, &mut heard, &[&second]).await;
+        let stored = world.stored().await.x509_authorities;
+        assert!(stored.contains(&tainted(&first)), "agents get time for other SVIDs");
+        world.pass(15);
+    }
     follow(&server, &mut heard, &[&second]).await;
     let bundle = world.stored().await;
     assert_eq!(bundle.x509_authorities, [second]);
@@ -101,7 +112,7 @@ async fn roots_that_never_came_from_above_stay() {
     world.start().await.unwrap();
     let own = world.stored().await.x509_authorities[0].clone();
     let ttl = Duration::from_secs(100_000);
-    let mut world = World { keys: Arc::new(MemoryKeyManager::new()), ..world };
+    let mut world = world.beside();
     world.upstream = Some(Arc::new(FakeUpstream::new(world.clock.clone(), ttl).await));
     world.start().await.unwrap();
     let file = root(world.upstream.as_ref().unwrap());
@@ -147,19 +158,129 @@ async fn a_root_that_was_given_up_by_mistake_is_trusted_again() {
     let mut heard = Heard::default();
     follow(&server, &mut heard, &[&first, &second]).await;
     // For long only a server above is asked that is behind: once the root is tainted, then gone.
-    follow(&server, &mut heard, &[&first]).await;
-    world.pass(30);
-    for _ in 0..2 {
+    for _ in 0..3 {
         follow(&server, &mut heard, &[&first]).await;
+        world.pass(30);
     }
     assert_eq!(world.stored().await.x509_authorities, std::slice::from_ref(&first));
 
     follow(&server, &mut heard, &[&first, &second]).await;
     assert_eq!(world.stored().await.x509_authorities, [first, second]);
-    world.pass(60);
     server.rotation.look().await;
     assert!(server.authority.states(Kind::X509).prepared.is_some(), "below the second root");
     assert!(server.authority.rotation_failure().is_none());
+}
+
+#[tokio::test]
+async fn an_older_answer_makes_no_root_lost() {
+    let world = World::below_spire().await;
+    let upstream = world.upstream.clone().unwrap();
+    let server = world.start().await.unwrap();
+    let first = root(&upstream);
+    upstream.replace_root(Duration::from_secs(100_000)).await;
+    let second = root(&upstream);
+    let mut heard = Heard::default();
+    let mut follow = async |sequence_number, roots: &[&X509Authority]| {
+        let told = UpstreamBundle { sequence_number, ..told(roots) };
+        server.authority.take_over(&mut heard, told).await.unwrap();
+        world.stored().await.x509_authorities
+    };
+    let both = [first.clone(), second.clone()];
+    assert_eq!(follow(2, &[&first, &second]).await, both);
+    for _ in 0..10 {
+        assert_eq!(follow(1, &[&first]).await, both);
+        world.pass(10);
+    }
+    assert_eq!(follow(3, &[&first]).await, [first, tainted(&second)]);
+}
+
+#[tokio::test]
+async fn what_could_not_be_stored_is_taken_over_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("datastore.sqlite3");
+    let mut world = World::below_spire().await;
+    world.keep_in(&path).await;
+    let upstream = world.upstream.clone().unwrap();
+    let server = world.start().await.unwrap();
+    let first = root(&upstream);
+    upstream.replace_root(Duration::from_secs(100_000)).await;
+    let (second, mut heard) = (root(&upstream), Heard::default());
+    follow(&server, &mut heard, &[&first]).await;
+    let obstacle = Obstacle::before("bundles", &path).await;
+    let told = told(&[&first, &second]);
+    server.authority.take_over(&mut heard, told.clone()).await.unwrap_err();
+    obstacle.remove().await;
+    server.authority.take_over(&mut heard, told).await.unwrap();
+    assert_eq!(world.stored().await.x509_authorities, [first, second]);
+}
+
+#[tokio::test]
+async fn while_a_journal_cannot_be_read_any_root_may_be_of_its_server() {
+    let world = World::new().await;
+    world.start().await.unwrap();
+    let own = world.stored().await.x509_authorities[0].clone();
+    let journal = world.store.ca_journals().await.unwrap().pop().unwrap();
+    let journal = CaJournal { data: Bytes::from_static(b"\xff\xff"), ..journal };
+    world.store.set_ca_journal(journal).await.unwrap();
+    let taint = |bundle: &mut Bundle| {
+        bundle.x509_authorities[0].tainted = true;
+        Ok(())
+    };
+    world.store.edit_bundle(domain(), taint).await.unwrap();
+
+    let mut world = world.beside();
+    world.upstream = World::below_spire().await.upstream;
+    let server = world.start().await.unwrap();
+    let first = root(world.upstream.as_ref().unwrap());
+    follow(&server, &mut Heard::default(), &[&first]).await;
+    assert_eq!(world.stored().await.x509_authorities, [tainted(&own), first]);
+}
+
+#[tokio::test]
+async fn servers_on_one_database_leave_a_lost_root_one_after_the_other() {
+    for leaver_is_told_first in [false, true] {
+        let world = World::below_spire().await;
+        let other = world.beside();
+        let upstream = world.upstream.clone().unwrap();
+        let (mut gone, mut leaver) = (world.start().await.unwrap(), other.start().await.unwrap());
+        let first = root(&upstream);
+        upstream.replace_root(Duration::from_secs(100_000)).await;
+        let second = root(&upstream);
+        // One of them signs below the second root already when the first one is lost.
+        let prepared = gone.rotation.obey(Command::Prepare(Kind::X509)).await.unwrap().unwrap();
+        let activate = Command::Activate(Kind::X509, prepared.authority_id);
+        gone.rotation.obey(activate).await.unwrap();
+        let (mut gone_heard, mut leaver_heard) = (Heard::default(), Heard::default());
+        for roots in [&[&first, &second][..], &[&second]] {
+            follow(&gone, &mut gone_heard, roots).await;
+            follow(&leaver, &mut leaver_heard, roots).await;
+        }
+        let request = request("/w").await;
+        for _ in 0..20 {
+            world.pass(5);
+            let told = async |heard: &mut Heard, server: &mut Server| {
+                follow(server, heard, &[&second]).await;
+            };
+            if leaver_is_told_first {
+                told(&mut leaver_heard, &mut leaver).await;
+                leaver.authority.bundle.refresh().await.unwrap();
+                leaver.rotation.look_if_tainted().await;
+                told(&mut gone_heard, &mut gone).await;
+            } else {
+                told(&mut gone_heard, &mut gone).await;
+                leaver.authority.bundle.refresh().await.unwrap();
+                leaver.rotation.look_if_tainted().await;
+                told(&mut leaver_heard, &mut leaver).await;
+            }
+            let (bundle, now) = (world.stored().await, world.clock.now());
+            for server in [&gone, &leaver] {
+                let svid = server.authority.sign_workload(&request, &entry("/w")).await.unwrap();
+                verify(&svid.chain, &bundle, now).unwrap();
+            }
+        }
+        assert_eq!(world.stored().await.x509_authorities, [second], "{leaver_is_told_first}");
+        assert!(leaver.authority.states(Kind::X509).old.is_some());
+    }
 }
 
 #[test]

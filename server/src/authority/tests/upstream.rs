@@ -9,16 +9,15 @@ use spire_core::svid::x509::verify;
 use spire_core::tasks::Tasks;
 use spire_core::telemetry::health::Health;
 use spire_core::upstream::UpstreamBundle;
-use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{AssertSqlSafe, ConnectOptions};
 
 use super::super::slots::SlotId;
 use super::super::x509_ca::X509Ca;
 use super::super::{Authority, Kind};
 use super::log::Warnings;
-use super::world::{CA_TTL, FakeUpstream, Server, World, domain, entry, openssl_verifies, request};
+use super::world::{
+    CA_TTL, FakeUpstream, Obstacle, Server, World, domain, entry, openssl_verifies, request,
+};
 use crate::health;
-use crate::store::{self, Store};
 
 #[tokio::test]
 async fn its_roots_are_in_the_bundle_and_its_chain_in_the_svid() {
@@ -73,8 +72,7 @@ async fn what_it_signed_is_used_when_it_can_be_stored_and_not_bought_again() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("datastore.sqlite3");
     let mut world = World::below_upstream().await;
-    let settings = store::Settings::new("sqlite3", path.to_str().unwrap()).unwrap();
-    world.store = Store::open(&settings).await.unwrap();
+    world.keep_in(&path).await;
     let mut server = world.start().await.unwrap();
     let upstream = world.upstream.clone().unwrap();
     let key = async || {
@@ -90,19 +88,13 @@ async fn what_it_signed_is_used_when_it_can_be_stored_and_not_bought_again() {
     upstream.away.store(false, Ordering::Relaxed);
     // The root is new, so that the bundle is written before the journal.
     upstream.replace_root(Duration::from_secs(100_000)).await;
-    let options = SqliteConnectOptions::new().filename(&path);
-    let mut other = options.connect().await.unwrap();
-    for obstacle in ["bundles", "ca_journals"] {
-        let obstacle = format!(
-            "CREATE TRIGGER obstacle BEFORE UPDATE ON {obstacle} \
-             BEGIN SELECT RAISE(ABORT, 'no'); END"
-        );
-        sqlx::query(AssertSqlSafe(obstacle)).execute(&mut other).await.unwrap();
+    for table in ["bundles", "ca_journals"] {
+        let obstacle = Obstacle::before(table, &path).await;
         world.pass(15);
         server.rotation.look().await;
         assert!(server.authority.states(Kind::X509).prepared.is_none());
         assert_eq!(upstream.mints.load(Ordering::Relaxed), 2);
-        sqlx::query("DROP TRIGGER obstacle").execute(&mut other).await.unwrap();
+        obstacle.remove().await;
     }
     world.pass(15);
     server.rotation.look().await;
@@ -132,20 +124,25 @@ async fn from_half_of_what_is_left_on_somebody_is_called_and_it_still_goes_on() 
             assert!(failure.starts_with(start) && failure.ends_with(": gone fishing"), "{failure}");
         }
         server.authority.check_signing().await.unwrap();
-        let health = rotation_health(&world, &server).await;
+        let health = health(&world, &server, "server.ca.rotator").await;
         assert_eq!(health.details.is_empty(), failure.is_none(), "{second}");
         assert!(health.live && health.ready, "{second}: nothing fails before the end");
         world.pass(1);
     }
     server.authority.check_signing().await.unwrap_err();
-    let health = rotation_health(&world, &server).await;
-    assert!(health.live && !health.ready && health.details.contains_key("rotation_err"));
+    for (name, error) in
+        [("server.ca.rotator", "rotation_err"), ("server.ca", "sign_x509_svid_err")]
+    {
+        let health = health(&world, &server, name).await;
+        assert!(!health.ready && health.details.contains_key(error), "{name}");
+        assert!(health.live, "{name}: a restart would mend nothing");
+    }
 }
 
-/// What operators are told of `server.ca.rotator`.
-async fn rotation_health(world: &World, server: &Server) -> Health {
+/// What operators are told of a subsystem.
+async fn health(world: &World, server: &Server, name: &str) -> Health {
     let checks = health::checks(&domain(), &server.authority, &world.store);
-    let (_, check) = checks.iter().find(|(name, _)| *name == "server.ca.rotator").unwrap();
+    let (_, check) = checks.iter().find(|(known, _)| *known == name).unwrap();
     check.check().await
 }
 
@@ -259,6 +256,41 @@ async fn one_that_tells_its_end_is_not_paid_for_what_ends_too_soon() {
 }
 
 #[tokio::test]
+async fn a_shorter_ca_ttl_than_before_waits_for_its_time_without_complaint() {
+    let warnings = Warnings::collect();
+    for mut world in [World::new().await, World::below_upstream().await] {
+        world.start().await.unwrap();
+        world.settings.ca_ttl = Duration::from_secs(20);
+        if let Some(upstream) = &world.upstream {
+            upstream.tells_its_end.store(true, Ordering::Relaxed);
+        }
+        let mut server = world.start().await.unwrap();
+        world.pass(90);
+        // From 160 s on the next ones end later than those in use.
+        for second in 90..=160 {
+            server.rotation.look().await;
+            for kind in [Kind::X509, Kind::Jwt] {
+                let states = server.authority.states(kind);
+                assert!(states.prepared.is_none() && states.old.is_none(), "{second}");
+            }
+            assert!(server.authority.rotation_failure().is_none(), "{second}");
+            world.pass(1);
+        }
+        for _ in 161..170 {
+            server.rotation.look().await;
+            world.pass(1);
+        }
+        for kind in [Kind::X509, Kind::Jwt] {
+            assert!(server.authority.states(kind).old.is_some(), "{kind:?}");
+        }
+        if let Some(upstream) = &world.upstream {
+            assert_eq!(upstream.mints.load(Ordering::Relaxed), 2);
+        }
+    }
+    assert_eq!(warnings.count("Unable to rotate"), 0);
+}
+
+#[tokio::test]
 async fn one_that_signs_what_is_of_no_use_is_asked_seldom() {
     let mut world = World::below_upstream().await;
     world.settings.rotation_check_interval = Duration::from_secs(1);
@@ -349,7 +381,7 @@ async fn what_it_trusts_besides_comes_into_the_bundle() {
     upstream.replace_root(CA_TTL).await;
     let second = X509Authority { certificate: upstream.root(), tainted: false };
     *upstream.bundle.lock().unwrap() =
-        UpstreamBundle { roots: vec![second.clone()], jwt_keys: None };
+        UpstreamBundle { roots: vec![second.clone()], ..UpstreamBundle::default() };
     let mut bundle = authority.bundle();
     let seen = bundle.wait_for(|bundle| bundle.x509_authorities.contains(&second));
     let seen = tokio::time::timeout(Duration::from_secs(30), seen).await.unwrap().unwrap();

@@ -1,6 +1,7 @@
 //! What the tests work in: a server's database, clock and keys, and an upstream CA.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -19,6 +20,8 @@ use spire_core::svid::x509::{
     CaTemplate, CertificateRequest, Issuer, Subject, self_sign_ca, workload_request,
 };
 use spire_core::upstream::{Minted, UpstreamAuthority, UpstreamBundle, UpstreamError};
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{AssertSqlSafe, ConnectOptions, SqliteConnection};
 use tokio::sync::watch;
 
 use super::super::rotation::Rotation;
@@ -105,6 +108,23 @@ impl World {
         world
     }
 
+    /// Another server of this world, with keys of its own.
+    pub(super) fn beside(&self) -> Self {
+        Self {
+            store: self.store.clone(),
+            clock: self.clock.clone(),
+            keys: Arc::new(MemoryKeyManager::new()),
+            upstream: self.upstream.clone(),
+            settings: self.settings.clone(),
+        }
+    }
+
+    /// Has a new database in a file.
+    pub(super) async fn keep_in(&mut self, path: &Path) {
+        let settings = store::Settings::new("sqlite3", path.to_str().unwrap()).unwrap();
+        self.store = Store::open(&settings).await.unwrap();
+    }
+
     pub(super) fn parts(&self) -> Parts {
         Parts {
             settings: self.settings.clone(),
@@ -127,6 +147,26 @@ impl World {
 
     pub(super) async fn stored(&self) -> Bundle {
         self.store.bundle(&domain()).await.unwrap().unwrap()
+    }
+}
+
+/// What keeps servers from changing a table of a database in a file.
+pub(super) struct Obstacle(SqliteConnection);
+
+impl Obstacle {
+    pub(super) async fn before(table: &str, path: &Path) -> Self {
+        let options = SqliteConnectOptions::new().filename(path);
+        let mut connection = options.connect().await.unwrap();
+        let trigger = format!(
+            "CREATE TRIGGER obstacle BEFORE UPDATE ON {table} \
+             BEGIN SELECT RAISE(ABORT, 'no'); END"
+        );
+        sqlx::query(AssertSqlSafe(trigger)).execute(&mut connection).await.unwrap();
+        Self(connection)
+    }
+
+    pub(super) async fn remove(mut self) {
+        sqlx::query("DROP TRIGGER obstacle").execute(&mut self.0).await.unwrap();
     }
 }
 
