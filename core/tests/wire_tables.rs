@@ -10,7 +10,7 @@ use std::path::Path;
 use prost_reflect::{Cardinality, DescriptorPool, EnumDescriptor, FieldDescriptor, Kind};
 use prost_reflect::{MessageDescriptor, ServiceDescriptor};
 
-/// The facts of the tables, one line each: `message.field = number label type oneof …`.
+/// What the tables say, one line each: `message.field = number label type oneof …`.
 #[derive(Default)]
 struct Facts {
     lines: BTreeSet<String>,
