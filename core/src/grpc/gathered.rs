@@ -1,9 +1,7 @@
-//! What is written in one turn, and in the next, leaves as one.
+//! What is written between two flushes leaves as one.
 //!
-//! HTTP/2 hands a question or an answer over in pieces: headers, data, trailers. Written one by one,
-//! each would be a TLS record, a system call and a packet, and the peer would wake up for each. Most
-//! pieces come with a flush of their own: a question's data follow when its headers are on their way,
-//! an answer's trailers when its data are. So a flush waits for one turn of the tasks that are ready.
+//! HTTP/2 hands an answer over in pieces: headers, data, trailers. Written one by one, each would
+//! be a TLS record, a system call and a packet, and the peer would wake up for each.
 
 use std::io;
 use std::pin::Pin;
@@ -15,20 +13,17 @@ use hyper::rt::{Read, ReadBufCursor, Write};
 /// How much gathers before it is written unasked: two TLS records.
 const ROOM: usize = 32 << 10;
 
-/// A stream of bytes whose writes gather until it is flushed twice: the first flush asks for another
-/// turn of its task, which flushes again, as a connection of HTTP/2 does at each of its turns. At rest
-/// it keeps no memory.
+/// A stream of bytes whose writes gather until it is flushed. At rest it keeps no memory.
 #[derive(Debug)]
 pub struct Gathered<I> {
     io: I,
     unsent: BytesMut,
-    flush_asked: bool,
 }
 
 impl<I> Gathered<I> {
     /// Gathers what is written to `io`.
     pub fn new(io: I) -> Self {
-        Self { io, unsent: BytesMut::new(), flush_asked: false }
+        Self { io, unsent: BytesMut::new() }
     }
 }
 
@@ -41,7 +36,6 @@ impl<I: Write + Unpin> Gathered<I> {
             }
         }
         self.unsent = BytesMut::new();
-        self.flush_asked = false;
         Poll::Ready(Ok(()))
     }
 }
@@ -70,11 +64,6 @@ impl<I: Write + Unpin> Write for Gathered<I> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.unsent.has_remaining() && !self.flush_asked {
-            self.flush_asked = true;
-            context.waker().wake_by_ref();
-            return Poll::Ready(Ok(()));
-        }
         ready!(self.poll_send(context))?;
         Pin::new(&mut self.io).poll_flush(context)
     }
@@ -99,7 +88,6 @@ mod tests {
         let (near, mut far) = tokio::io::duplex(100);
         let mut gathered = TokioIo::new(Gathered::new(TokioIo::new(near)));
         gathered.write_all(b"head").await.unwrap();
-        gathered.flush().await.unwrap();
         gathered.write_all(b"body").await.unwrap();
         let mut first = [0; 100];
         assert!(futures::poll!(Box::pin(far.read(&mut first))).is_pending());
@@ -119,32 +107,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_flush_asks_for_the_turn_in_which_it_is_done() {
-        let (near, mut far) = tokio::io::duplex(100);
-        let mut gathered = Gathered::new(TokioIo::new(near));
-        let mut turns = 0;
-        poll_fn(|context| {
-            turns += 1;
-            if turns == 1 {
-                assert!(Pin::new(&mut gathered).poll_write(context, b"ping").is_ready());
-            }
-            assert!(Pin::new(&mut gathered).poll_flush(context).is_ready());
-            // Nothing but the stream itself wakes this task.
-            if turns == 1 { Poll::Pending } else { Poll::Ready(()) }
-        })
-        .await;
-        let mut read = [0; 100];
-        assert_eq!(far.read(&mut read).await.unwrap(), 4);
-        poll_fn(|context| Pin::new(&mut gathered).poll_flush(context)).await.unwrap();
-    }
-
-    #[tokio::test]
     async fn a_stream_that_takes_nothing_more_fails() {
         let (near, far) = tokio::io::duplex(8);
         drop(far);
         let mut gathered = Gathered::new(TokioIo::new(near));
         poll_fn(|context| Pin::new(&mut gathered).poll_write(context, b"x")).await.unwrap();
-        poll_fn(|context| Pin::new(&mut gathered).poll_flush(context)).await.unwrap();
         assert!(poll_fn(|context| Pin::new(&mut gathered).poll_flush(context)).await.is_err());
     }
 }
