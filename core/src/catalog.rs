@@ -18,6 +18,9 @@ pub struct Plugin<T: ?Sized> {
     pub build: fn(&Section, &Host) -> Result<Arc<T>, PluginError>,
 }
 
+/// The list of a type of plugins of which a binary carries none.
+pub const NONE: &[Plugin<()>] = &[];
+
 /// What a plugin may use of the process that carries it.
 #[derive(Debug, Clone)]
 pub struct Host {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use spire_core::catalog::{self, CatalogError, Host, Plugin};
+use spire_core::catalog::{self, CatalogError, Host, NONE};
 use spire_core::config::PluginConfig;
 use spire_core::keys::KeyManager;
 use spire_core::node::EvidenceSource;
@@ -32,9 +32,6 @@ pub(super) struct Replaceable {
     evidence: Option<watch::Sender<Arc<dyn EvidenceSource>>>,
     workload_attestors: WorkloadAttestors,
 }
-
-/// A kind of plugin of which this build has none.
-const NONE: &[Plugin<()>] = &[];
 
 /// Makes them. With a join token, that is what proves the node, whatever else is configured.
 pub(super) fn load(

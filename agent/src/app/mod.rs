@@ -118,7 +118,6 @@ impl Agent {
         tasks: &Tasks,
     ) -> Result<Self, AgentError> {
         let started = Instant::now();
-        refuse_unsupported(&config)?;
         process::prepare(&config)?;
         let trust_domain = config.trust_domain.clone();
         let (told, bundle) = watch::channel(Arc::new(Bundle::empty(trust_domain.clone())));
@@ -323,16 +322,6 @@ async fn post_status(server: Arc<Server>, bundle_serial: u64, clock: Clock, task
         }
     };
     tasks.stop_token().run_until_cancelled(posted).await;
-}
-
-fn refuse_unsupported(config: &AgentConfig) -> Result<(), AgentError> {
-    if config.experimental.require_pq_kem {
-        return Err(AgentError::Unsupported("experimental.require_pq_kem"));
-    }
-    if config.experimental.broker.is_some() {
-        return Err(AgentError::Unsupported("experimental.broker"));
-    }
-    Ok(())
 }
 
 fn renewal(config: &AgentConfig) -> Renewal {

@@ -26,6 +26,9 @@ const DEFAULT_REBOOTSTRAP_DELAY: Duration = Duration::from_mins(10);
 const DEFAULT_CACHE_SIZE: usize = 1000;
 const SHORTEST_AVAILABILITY: Duration = Duration::from_hours(24);
 
+/// Why keys about SDS do nothing.
+const NO_SDS: &str = "this build does not serve SDS";
+
 /// Longest path of a Unix socket in bytes.
 const MAX_SOCKET_PATH_BYTES: usize = 107;
 /// Largest file with a join token in bytes.
@@ -40,7 +43,7 @@ pub struct AgentConfig {
     pub server: ServerAddress,
     /// Where the agent keeps its SVID and bundle; made where it is absent.
     pub data_dir: PathBuf,
-    /// The socket of the Workload API and of SDS.
+    /// The socket of the Workload API.
     pub socket_path: PathBuf,
     /// The socket for operators and delegates, if there is to be one.
     pub admin_socket_path: Option<PathBuf>,
@@ -159,7 +162,7 @@ impl AgentConfig {
             );
         }
         let agent = reader.block_or_empty("agent", Self::read_agent);
-        let telemetry = reader.block("telemetry").unwrap_or_default();
+        let telemetry = config::read_telemetry(reader);
         let health_checks = reader.block("health_checks").unwrap_or_default();
         Some(Self { telemetry, health_checks, plugins: plugins?, ..agent? })
     }
@@ -184,10 +187,18 @@ impl AgentConfig {
         let experimental = reader
             .block_with("experimental", |reader| ExperimentalConfig::read(reader, &socket_path))
             .unwrap_or_default();
+        let authorized_delegates = read_delegates(reader, trust_domain.as_ref());
+        if !authorized_delegates.is_empty() {
+            let why = "this build does not serve the Delegated Identity API";
+            reader.unserved("authorized_delegates", why);
+        }
+        if reader.has("sds") {
+            reader.unserved("sds", NO_SDS);
+        }
         config::ignore_profiling(reader);
         let data_dir = reader.string("data_dir").unwrap_or_else(|| ".".to_owned());
         Some(Self {
-            authorized_delegates: read_delegates(reader, trust_domain.as_ref()),
+            authorized_delegates,
             data_dir: data_dir.into(),
             socket_path,
             admin_socket_path,
@@ -226,7 +237,7 @@ impl AgentConfig {
 
 /// Keys of v0.7 to v1.14, each with one warning.
 fn accept_former_keys(reader: &mut Reader<'_>) {
-    reader.ignored("enable_sds", "SDS is always served unless disable_sds_api is set");
+    reader.ignored("enable_sds", NO_SDS);
     reader.ignored("umask", "the umask of the process is kept, and tightened to 0027 if weaker");
     reader.ignored("retry_bootstrap", "bootstrapping is always tried again");
     reader.ignored("retry_rebootstrap", "bootstrapping is always tried again");

@@ -19,8 +19,6 @@ pub struct ExperimentalConfig {
     pub sync_interval: Duration,
     /// How long the renewal of a JWT-SVID may take while the kept one is still valid.
     pub jwt_svid_cache_hit_timeout: Duration,
-    /// Whether TLS takes nothing but key exchanges that withstand quantum computers.
-    pub require_pq_kem: bool,
     /// Calls of workloads.
     pub ratelimit: RateLimitsConfig,
     /// The SPIFFE Broker API, if it is to be served.
@@ -34,7 +32,6 @@ impl Default for ExperimentalConfig {
         Self {
             sync_interval: Duration::from_secs(5),
             jwt_svid_cache_hit_timeout: LONGEST_HIT_TIMEOUT,
-            require_pq_kem: false,
             ratelimit: RateLimitsConfig::default(),
             broker: None,
             feature_flags: Vec::new(),
@@ -58,12 +55,17 @@ impl ExperimentalConfig {
                 .unwrap_or(defaults.sync_interval),
             jwt_svid_cache_hit_timeout: read_hit_timeout(reader)
                 .unwrap_or(defaults.jwt_svid_cache_hit_timeout),
-            require_pq_kem: reader.flag("require_pq_kem"),
             ratelimit: reader.block("ratelimit").unwrap_or_default(),
             broker: reader
                 .block_with("broker", |reader| BrokerConfig::read(reader, workload_socket)),
             feature_flags: config::read_feature_flags(reader),
         };
+        if own.broker.is_some() {
+            config::refuse_unsupported(reader, "broker");
+        }
+        if reader.flag("require_pq_kem") {
+            config::refuse_unsupported(reader, "require_pq_kem");
+        }
         if own != defaults {
             reader.warn("Experimental features are in use; any release may change or remove them");
         }

@@ -238,6 +238,10 @@ fn mistakes_in_the_block_agent_have_spires_sentences() {
             "experimental.ratelimit.fetch_jwt_svid must not be negative",
         ),
         (
+            "experimental { require_pq_kem = true }",
+            "require_pq_kem is not supported by this build (agent.experimental.require_pq_kem = true, line 5; remove it)",
+        ),
+        (
             "experimental { feature_flags = [\"zz\"] }",
             "error loading feature flags: unknown feature flag(s): [zz]",
         ),
@@ -305,16 +309,52 @@ fn former_spellings_are_taken_with_one_warning_each() {
 }
 
 #[test]
-fn brokers_are_read() {
-    let config = checked(
-        r#"experimental { broker { bind_address = "127.0.0.1:9" brokers = [{
-            id = "spiffe://example.org/b"
-            allowed_reference_types = [{ type_url = "*", allow_over_tcp = true }] }] } }"#,
-    );
-    let broker = config.experimental.broker.unwrap();
-    assert_eq!(broker.brokers[0].id.as_str(), "spiffe://example.org/b");
-    assert!(broker.brokers[0].allowed_reference_types[0].allow_over_tcp);
+fn brokers_are_checked_and_refused() {
+    let refused = "broker is not supported by this build (agent.experimental.broker, line 5; \
+                   remove it)";
+    let types = "allowed_reference_types = [{ type_url = \"*\", allow_over_tcp = true }]";
+    let whole = format!("brokers = [{{ id = \"spiffe://example.org/b\" {types} }}]");
+    for (body, sentence) in [
+        (whole.as_str(), refused),
+        ("brokers = [{ id = \"b\" }]", "could not parse broker ID \"b\": scheme is missing"),
+        ("brokers = [{}]", "broker id must be configured"),
+    ] {
+        let broker = format!("broker {{ bind_address = \"127.0.0.1:9\" {body} }}");
+        assert_refused(&with_agent(&format!("experimental {{ {broker} }}")), sentence);
+    }
     assert_refused(&with_agent("experimental { broker {} }"), "broker needs socket_path or bind");
+}
+
+#[test]
+fn what_is_not_served_is_warned_of() {
+    let told = |lines: &str| -> Vec<String> {
+        let loaded = load_text(&with_agent(lines), RunFlags::default()).unwrap();
+        loaded.warnings.into_iter().map(|warning| warning.message).collect()
+    };
+    for (lines, sentence) in [
+        ("sds { default_svid_name = \"x\" }", "sds has no effect: this build does not serve SDS ("),
+        (
+            "authorized_delegates = [\"spiffe://example.org/x\"]",
+            "authorized_delegates has no effect: this build does not serve the Delegated Identity \
+             API (",
+        ),
+        ("} telemetry { Prometheus {}", "telemetry has no effect: this build makes no metrics ("),
+    ] {
+        let warnings = told(lines);
+        assert!(matches!(&warnings[..], [one] if one.starts_with(sentence)), "{warnings:?}");
+    }
+    assert!(told("authorized_delegates = []").is_empty());
+}
+
+#[test]
+fn variables_of_the_environment_are_replaced_on_demand() {
+    let text = with_agent("log_file = \"${SPIRE_TEST_UNSET_VARIABLE}x$$y\"");
+    let file = |expand_env| {
+        let flags = RunFlags { expand_env, ..RunFlags::default() };
+        load_text(&text, flags).unwrap().config.log.file.unwrap()
+    };
+    assert_eq!(file(true), Path::new("x$y"));
+    assert_eq!(file(false), Path::new("${SPIRE_TEST_UNSET_VARIABLE}x$$y"));
 }
 
 #[test]
@@ -377,6 +417,10 @@ fn validate_prints_what_spire_prints() {
             "SPIRE agent configuration file is invalid: server_port must be configured"
         )
     );
+    let with_store = PLUGINS.trim_end().trim_end_matches('}').to_owned() + "SVIDStore \"s\" {} }";
+    let unserved = verdict(&with_agent("").replace(PLUGINS, &with_store)).stderr;
+    let told = "failed to load plugin \"s\": no built-in plugin \"s\" for type \"SVIDStore\"";
+    assert_eq!(unserved, format!("Could not validate configuration file: {told}"));
     let text = with_agent("")
         .replace("\"join_token\" { plugin_data {} }", "\"join_token\" { plugin_data { x = 1 } }");
     let settings = verdict(&text);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use spire_core::bundle::Bundle;
-use spire_core::catalog::{self, Host, Plugin};
+use spire_core::catalog::{self, Host, NONE, Plugin};
 use spire_core::clock::Clock;
 use spire_core::config::{Validation, Verdict};
 use spire_core::keys::KeyManager;
@@ -39,11 +39,14 @@ pub fn validate(flags: &RunFlags, lists: PluginLists<'_>) -> Verdict {
         }
     };
     let host = host(&config);
-    let AgentPlugins { key_manager, node_attestor, workload_attestors, .. } = &plugins;
+    let AgentPlugins { key_manager, node_attestor, workload_attestors, svid_stores } = &plugins;
     validation.look(key_manager, catalog::load(lists.key_managers, key_manager, &host));
     validation.look(node_attestor, catalog::load(lists.node_attestors, node_attestor, &host));
     for attestor in workload_attestors {
         validation.look(attestor, catalog::load(lists.workload_attestors, attestor, &host));
+    }
+    for store in svid_stores {
+        validation.look(store, catalog::load(NONE, store, &host));
     }
     validation.verdict()
 }

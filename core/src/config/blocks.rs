@@ -65,6 +65,20 @@ pub fn read_feature_flags(reader: &mut Reader<'_>) -> Vec<String> {
     flags
 }
 
+/// Refuses a key for what this build does not have and what would not be safe to leave out.
+pub fn refuse_unsupported(reader: &mut Reader<'_>, key: &'static str) {
+    reader.reject(key, &format!("{key} is not supported by this build"), "remove it");
+}
+
+/// Reads the block `telemetry`, and warns where it names a place for metrics.
+pub fn read_telemetry(reader: &mut Reader<'_>) -> TelemetryConfig {
+    let telemetry: TelemetryConfig = reader.block("telemetry").unwrap_or_default();
+    if telemetry.has_sink() {
+        reader.unserved("telemetry", "this build makes no metrics");
+    }
+    telemetry
+}
+
 /// Refuses a key that names a pipe of Windows.
 pub fn refuse_named_pipe(reader: &mut Reader<'_>, key: &'static str, instead: &str) {
     if reader.string(key).is_some() {
@@ -144,6 +158,17 @@ impl Default for TelemetryConfig {
             allowed_labels: Vec::new(),
             blocked_labels: Vec::new(),
         }
+    }
+}
+
+impl TelemetryConfig {
+    /// Whether metrics are to go anywhere.
+    fn has_sink(&self) -> bool {
+        self.prometheus.is_some()
+            || !self.dog_statsd.is_empty()
+            || !self.statsd.is_empty()
+            || !self.m3.is_empty()
+            || self.in_memory
     }
 }
 

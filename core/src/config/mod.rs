@@ -24,7 +24,7 @@ use zeroize::Zeroizing;
 pub use blocks::{
     CertificateSource, ClientCheck, HealthChecksConfig, M3Config, PrometheusConfig, PrometheusTls,
     TelemetryConfig, ignore_profiling, parse_key_type, read_feature_flags, read_log,
-    read_trust_domain, refuse_named_pipe,
+    read_telemetry, read_trust_domain, refuse_named_pipe, refuse_unsupported,
 };
 pub use load::{LoadError, Loaded, load};
 pub use mistake::{ConfigErrors, Mistake, UnknownKeys, Warning};

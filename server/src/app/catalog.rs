@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use spire_core::catalog::{self, CatalogError, Host, Plugin};
+use spire_core::catalog::{self, CatalogError, Host, NONE};
 use spire_core::config::PluginConfig;
 use spire_core::keys::KeyManager;
 use spire_core::node::NodeAttestor;
@@ -20,9 +20,6 @@ pub(super) struct Loaded {
     pub(super) node_attestors: Attestors,
     pub(super) upstream_authority: Option<Arc<dyn UpstreamAuthority>>,
 }
-
-/// A kind of plugin of which this build has none.
-const NONE: &[Plugin<()>] = &[];
 
 pub(super) fn load(plugins: &ServerPlugins, host: &Host) -> Result<Loaded, CatalogError> {
     let others = [&plugins.notifiers, &plugins.bundle_publishers, &plugins.credential_composers];

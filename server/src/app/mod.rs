@@ -45,10 +45,6 @@ pub enum StartError {
     /// The plugins do not make a server.
     #[error(transparent)]
     Config(#[from] ConfigErrors),
-    /// The configuration asks for something that this build does not have, and that it would not
-    /// be safe to leave out.
-    #[error("{0} is not supported by this build; remove it from the configuration")]
-    Unsupported(&'static str),
     /// The datastore cannot be opened.
     #[error("datastore-sql: {0}")]
     OpenStore(#[from] OpenError),
@@ -115,7 +111,6 @@ impl Server {
         tasks: &Tasks,
     ) -> Result<Self, StartError> {
         let started = Instant::now();
-        refuse_unsupported(&config)?;
         process::prepare(&config)?;
         let trust_domain = config.trust_domain.clone();
         let plugins = ServerPlugins::assign(&config.plugins)?;
@@ -236,17 +231,6 @@ impl Server {
         self.store.close().await;
         ended
     }
-}
-
-fn refuse_unsupported(config: &ServerConfig) -> Result<(), StartError> {
-    let experimental = &config.experimental;
-    if experimental.auth_opa_policy_engine.is_some() {
-        return Err(StartError::Unsupported("experimental.auth_opa_policy_engine"));
-    }
-    if experimental.require_pq_kem {
-        return Err(StartError::Unsupported("experimental.require_pq_kem"));
-    }
-    Ok(())
 }
 
 async fn check_trust_domain(store: &Store, trust_domain: &TrustDomain) -> Result<(), StartError> {

@@ -29,8 +29,6 @@ pub struct ExperimentalConfig {
     pub agent_spiffe_id_as_selector: bool,
     /// A policy of the operator's own, in Rego.
     pub auth_opa_policy_engine: Option<PolicyFiles>,
-    /// Whether TLS takes nothing but key exchanges that withstand quantum computers.
-    pub require_pq_kem: bool,
     /// The kind of keys that sign WIT-SVIDs; that of the CA where absent.
     pub wit_key_type: Option<KeyType>,
     /// The `iss` of WIT-SVIDs.
@@ -59,7 +57,6 @@ impl Default for ExperimentalConfig {
             rotation_check_interval: Duration::from_secs(10),
             agent_spiffe_id_as_selector: false,
             auth_opa_policy_engine: None,
-            require_pq_kem: false,
             wit_key_type: None,
             wit_issuer: None,
             feature_flags: Vec::new(),
@@ -115,7 +112,6 @@ impl ExperimentalConfig {
                     Some(reader.block_with("local", read_policy_files))
                 })
                 .flatten(),
-            require_pq_kem: reader.flag("require_pq_kem"),
             wit_key_type: reader.parsed("wit_key_type", "use one of these", |text| {
                 config::parse_key_type(text, &super::server::KEY_TYPES)
                     .map_err(|error| format!("error parsing wit_key_type: {error}"))
@@ -123,6 +119,12 @@ impl ExperimentalConfig {
             wit_issuer: reader.string("wit_issuer"),
             feature_flags: config::read_feature_flags(reader),
         };
+        if own.auth_opa_policy_engine.is_some() {
+            config::refuse_unsupported(reader, "auth_opa_policy_engine");
+        }
+        if reader.flag("require_pq_kem") {
+            config::refuse_unsupported(reader, "require_pq_kem");
+        }
         if own != defaults {
             reader.warn("Experimental features are in use; any release may change or remove them");
         }

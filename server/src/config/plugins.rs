@@ -60,12 +60,15 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Option<Vec<PluginConfig>> {
     }
     let is_resolver = is_kind("NodeResolver");
     let resolvers: Vec<_> = plugins.extract_if(.., |plugin| is_resolver(plugin)).collect();
-    for resolver in resolvers.iter().filter(|resolver| resolver.name != "noop") {
+    for resolver in &resolvers {
         let name = &resolver.name;
-        let sentence = format!(
-            "NodeResolver {name:?} is deprecated; NodeAttestor {name:?} finds the selectors, and \
-             is lent its settings"
-        );
+        let sentence = match name.as_str() {
+            "noop" => "NodeResolver \"noop\" has no effect: none is needed any more".to_owned(),
+            name => format!(
+                "NodeResolver {name:?} is deprecated; NodeAttestor {name:?} finds the selectors, \
+                 and is lent its settings"
+            ),
+        };
         reader.deprecated(sentence, "plugins");
         let is_its_own =
             |plugin: &&mut PluginConfig| plugin.kind == "NodeAttestor" && plugin.name == *name;

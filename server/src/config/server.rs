@@ -95,7 +95,7 @@ impl ServerConfig {
         reader.refuse_unknown("top-level");
         let server = reader.block_or_empty("server", Self::read_server);
         let plugins = plugins::read(reader);
-        let telemetry = reader.block("telemetry").unwrap_or_default();
+        let telemetry = config::read_telemetry(reader);
         let health_checks = reader.block("health_checks").unwrap_or_default();
         Some(Self { telemetry, health_checks, plugins: plugins?, ..server? })
     }
@@ -123,6 +123,14 @@ impl ServerConfig {
         let experimental =
             reader.block_or_empty("experimental", |reader| ExperimentalConfig::read(reader));
         let (experimental, former_federation) = experimental.unwrap_or_default();
+        let federation = federation.or(former_federation);
+        if federation != FederationConfig::default() {
+            reader.unserved(
+                "federation",
+                "this build publishes no bundle and fetches none; hand bundles over by \
+                 `spire-server bundle set`",
+            );
+        }
         config::ignore_profiling(reader);
         Some(Self {
             data_dir: data_dir.unwrap_or_default().into(),
@@ -152,7 +160,7 @@ impl ServerConfig {
             max_attested_node_info_staleness: reader
                 .duration("max_attested_node_info_staleness", "max attested node staleness")
                 .unwrap_or_default(),
-            federation: federation.or(former_federation),
+            federation,
             experimental,
             telemetry: TelemetryConfig::default(),
             health_checks: HealthChecksConfig::default(),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use spire_core::bundle::Bundle;
-use spire_core::catalog::{self, CatalogError, Host, Plugin};
+use spire_core::catalog::{self, CatalogError, Host, NONE, Plugin};
 use spire_core::clock::Clock;
 use spire_core::config::{FromSection, PluginConfig, Reader, Validation, Verdict};
 use spire_core::keys::KeyManager;
@@ -51,6 +51,10 @@ pub fn validate(flags: &RunFlags, lists: PluginLists<'_>) -> Verdict {
     }
     if let Some(upstream) = &plugins.upstream_authority {
         validation.look(upstream, catalog::load(lists.upstream_authorities, upstream, &host));
+    }
+    let others = [&plugins.notifiers, &plugins.bundle_publishers, &plugins.credential_composers];
+    for plugin in others.into_iter().flatten() {
+        validation.look(plugin, catalog::load(NONE, plugin, &host));
     }
     validation.verdict()
 }

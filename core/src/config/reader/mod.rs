@@ -130,9 +130,18 @@ impl<'s> Reader<'s> {
 
     /// Adds a warning about the old spelling `key`.
     pub fn deprecated(&mut self, sentence: impl Into<String>, key: &str) {
+        self.warn_of(&sentence.into(), key, true);
+    }
+
+    /// Adds a warning that what `key` asks for is not there, and says `why`.
+    pub fn unserved(&mut self, key: &str, why: &str) {
+        self.warn_of(&format!("{key} has no effect: {why}"), key, false);
+    }
+
+    fn warn_of(&mut self, sentence: &str, key: &str, deprecation: bool) {
         let at = self.find(key).map(|node| format!(", line {}", node.at.line)).unwrap_or_default();
-        let message = format!("{} ({}{at})", sentence.into(), self.path_of(key));
-        self.findings.warnings.push(Warning { message, deprecation: true });
+        let message = format!("{sentence} ({}{at})", self.path_of(key));
+        self.findings.warnings.push(Warning { message, deprecation });
     }
 
     /// Adds a warning that stands for itself.

@@ -220,6 +220,14 @@ fn mistakes_in_the_block_server_have_spires_sentences() {
             "experimental { cache_reload_interval = \"x\" }",
             "could not parse cache reload interval: time",
         ),
+        (
+            "experimental { require_pq_kem = true }",
+            "require_pq_kem is not supported by this build (server.experimental.require_pq_kem = true, line 4; remove it)",
+        ),
+        (
+            "experimental { auth_opa_policy_engine { local { rego_path = \"p\" } } }",
+            "auth_opa_policy_engine is not supported by this build (server.experimental.auth_opa_policy_engine, line 4; remove it)",
+        ),
     ];
     for (lines, sentence) in cases {
         assert_refused(&with_server(lines), sentence);
@@ -276,7 +284,7 @@ fn telemetry_takes_lists_and_repeated_blocks() {
     );
     assert_eq!(telemetry.prometheus.unwrap().port, 9988);
     assert!(!telemetry.in_memory);
-    assert_eq!(loaded.warnings.len(), 1);
+    assert_eq!(loaded.warnings.iter().filter(|warning| warning.deprecation).count(), 1);
     let tls = |tls: &str| {
         format!("{}\ntelemetry {{ Prometheus {{ tls {{ {tls} }} }} }}", with_server(""))
     };
@@ -294,6 +302,40 @@ fn telemetry_takes_lists_and_repeated_blocks() {
         ),
         "client_ca_file cannot be configured with authorized_spiffe_ids",
     );
+}
+
+#[test]
+fn what_is_not_served_is_warned_of() {
+    let told = |text: String| -> Vec<String> {
+        let loaded = load_text(&text, RunFlags::default()).unwrap_or_else(|e| panic!("{e}"));
+        let warnings = loaded.warnings.into_iter().filter(|warning| !warning.deprecation);
+        warnings.map(|warning| warning.message).collect()
+    };
+    let metrics = |sink: &str| told(format!("{}\ntelemetry {{ {sink} }}", with_server("")));
+    for sink in [
+        "Prometheus { port = 9988 }",
+        "DogStatsd = [{ address = \"a\" }]",
+        "Statsd = [{ address = \"a\" }]",
+        "M3 = [{ address = \"a\" env = \"e\" }]",
+        "InMem {}",
+    ] {
+        let line = "telemetry has no effect: this build makes no metrics (telemetry, line ";
+        assert!(matches!(&metrics(sink)[..], [one] if one.starts_with(line)), "{sink}");
+    }
+    for nothing in ["", "InMem { enabled = false }", "MetricPrefix = \"p\""] {
+        assert!(metrics(nothing).is_empty(), "{nothing}");
+    }
+    for federation in [
+        "federation { bundle_endpoint { port = 8443 profile \"https_spiffe\" {} } }",
+        "federation { federates_with \"a.org\" { bundle_endpoint_url = \"https://a.org\"
+            bundle_endpoint_profile \"https_web\" {} } }",
+        "experimental { federates_with \"c.org\" { bundle_endpoint_address = \"c.org\" } }",
+    ] {
+        let line = "federation has no effect: this build publishes no bundle and fetches none; ";
+        let warnings = told(with_server(federation));
+        assert!(matches!(&warnings[..], [one] if one.starts_with(line)), "{warnings:?}");
+    }
+    assert!(told(with_server("federation {}")).is_empty());
 }
 
 #[test]

@@ -106,7 +106,7 @@ fn plugins_of_old_files_are_taken() {
          NodeResolver \"noop\" {{ plugin_data {{}} }} NodeResolver \"aws_iid\" {{}} }}"
     );
     let loaded = load_text(&text, RunFlags::default()).unwrap();
-    assert_eq!(loaded.warnings.len(), 2, "{:?}", loaded.warnings);
+    assert_eq!(loaded.warnings.len(), 3, "{:?}", loaded.warnings);
     assert!(loaded.warnings.iter().all(|warning| warning.deprecation));
     let assigned = ServerPlugins::assign(&loaded.config.plugins).unwrap();
     let upstream = assigned.upstream_authority.unwrap();
@@ -209,6 +209,10 @@ fn validate_prints_what_spire_prints() {
         "Could not validate configuration file: failed to load plugin \"nope\": no built-in \
          plugin \"nope\" for type \"NodeAttestor\""
     );
+    for kind in ["Notifier", "BundlePublisher", "CredentialComposer"] {
+        let unserved = with(&format!("{KEYS} {kind} \"nope\" {{}}")).stderr;
+        assert!(unserved.ends_with(&format!("no built-in plugin \"nope\" for type {kind:?}")));
+    }
     let external = with("KeyManager \"x\" { plugin_cmd = \"/bin/x\" }");
     assert!(external.stderr.contains("external plugins (plugin_cmd) are not supported"));
     let file = with("KeyManager \"disk\" { plugin_data_file = \"/nowhere/f\" }");
