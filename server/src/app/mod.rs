@@ -1,6 +1,7 @@
 //! The server as a whole: builds every part in order, owns its tasks, and ends them.
 
 mod catalog;
+mod foreign_admins;
 mod process;
 
 use std::net::SocketAddr;
@@ -34,6 +35,7 @@ use crate::registry::Registry;
 use crate::store::{EntryFilter, NodeFilter, OpenError, Page, Store, StoreError};
 use crate::upkeep::{AgentPruning, Upkeep};
 
+use foreign_admins::ForeignAdmins;
 pub use process::run;
 
 /// Why the server does not start.
@@ -175,9 +177,14 @@ impl Server {
         });
 
         let own_bundle = authority.bundle();
+        let foreign_admins =
+            ForeignAdmins::follow(&config.admin_ids, &trust_domain, &store, tasks).await?;
         let bundle_of: tls::BundleOf = Arc::new(move |id| {
             let bundle = own_bundle.borrow();
-            id.is_member_of(&bundle.trust_domain).then(|| Arc::clone(&bundle))
+            match id.is_member_of(&bundle.trust_domain) {
+                true => Some(Arc::clone(&bundle)),
+                false => foreign_admins.bundle_of(id),
+            }
         });
         let tls = tls::server_config(authority.server_svid(), bundle_of, clock.clone());
         let tcp = TcpEndpoint::bind(TcpSettings {

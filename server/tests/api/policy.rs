@@ -1,8 +1,14 @@
 //! Every method, called by every class of callers.
 
+use spire_core::id::TrustDomain;
 use spire_core::keys::{KeyType, LocalKey};
 use spire_core::svid::x509::{X509Svid, workload_request};
 use spire_core::tls::Identity;
+use spire_core::wire::bundle::bundle_client::BundleClient;
+use spire_core::wire::bundle::{
+    BatchDeleteFederatedBundleRequest, BatchSetFederatedBundleRequest, GetBundleRequest,
+};
+use spire_core::wire::convert::bundle::sent;
 use spire_core::wire::convert::denial::{self, Reason};
 use spire_core::wire::svid::MintX509svidRequest;
 use spire_core::wire::svid::svid_client::SvidClient;
@@ -107,6 +113,41 @@ async fn an_entry_makes_an_administrator_as_long_as_it_is_there() {
     let request = BatchDeleteEntryRequest { ids: vec![entry.id] };
     client.batch_delete_entry(request).await.unwrap();
     until(async || remote.count_entries(CountEntriesRequest::default()).await.is_err()).await;
+    server.stop().await;
+}
+
+/// A connection whose certificate the server has taken.
+async fn admitted(server: &TestServer, identity: &Identity) -> Option<Channel> {
+    let tls = harness::client_tls_at(Some(identity.clone()), server.clock.clone());
+    let channel = harness::channel(server.server.address(), tls).await.ok()?;
+    let mut open_to_anyone = BundleClient::new(channel.clone());
+    open_to_anyone.get_bundle(GetBundleRequest::default()).await.ok().map(|_| channel)
+}
+
+#[tokio::test]
+async fn an_administrator_of_another_trust_domain_is_known_by_its_stored_bundle() {
+    let server = TestServer::start("admin_ids = [\"spiffe://partner.test/admin\"]").await;
+    let partner = TrustDomain::parse("partner.test").unwrap();
+    let authority = harness::TestAuthority::of(partner.clone()).await;
+    let admin = authority.identity("/admin").await;
+    let colleague = authority.identity("/colleague").await;
+    let forged = harness::TestAuthority::of(partner.clone()).await.identity("/admin").await;
+    assert!(admitted(&server, &admin).await.is_none());
+
+    let mut bundles = BundleClient::new(server.operator().await);
+    let bundle = vec![sent(&authority.bundle(), None)];
+    let request = BatchSetFederatedBundleRequest { bundle, output_mask: None };
+    bundles.batch_set_federated_bundle(request).await.unwrap();
+    until(async || admitted(&server, &admin).await.is_some()).await;
+    let channel = admitted(&server, &admin).await.unwrap();
+    EntryClient::new(channel).count_entries(CountEntriesRequest::default()).await.unwrap();
+    assert!(admitted(&server, &colleague).await.is_none());
+    assert!(admitted(&server, &forged).await.is_none());
+
+    let trust_domains = vec![partner.to_string()];
+    let request = BatchDeleteFederatedBundleRequest { trust_domains, mode: 0 };
+    bundles.batch_delete_federated_bundle(request).await.unwrap();
+    until(async || admitted(&server, &admin).await.is_none()).await;
     server.stop().await;
 }
 

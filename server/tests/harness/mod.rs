@@ -35,19 +35,24 @@ pub fn trust_domain() -> TrustDomain {
 
 /// An authority for tests that need TLS without a server.
 pub struct TestAuthority {
+    trust_domain: TrustDomain,
     issuer: Issuer,
     server: watch::Sender<Option<Identity>>,
 }
 
 impl TestAuthority {
     pub async fn new() -> Self {
+        Self::of(trust_domain()).await
+    }
+
+    pub async fn of(trust_domain: TrustDomain) -> Self {
         let key: Arc<dyn SigningKey> =
             Arc::new(LocalKey::generate_blocking(KeyType::EcP256).unwrap());
         let ttl = Duration::from_secs(3600);
         let subject = Subject::default();
-        let root = self_sign_ca(&*key, &trust_domain(), &subject, ttl, Timestamp::now()).await;
+        let root = self_sign_ca(&*key, &trust_domain, &subject, ttl, Timestamp::now()).await;
         let issuer = Issuer::root(root.unwrap(), key).unwrap();
-        let authority = Self { issuer, server: watch::channel(None).0 };
+        let authority = Self { trust_domain, issuer, server: watch::channel(None).0 };
         let server = authority.identity("/spire/server").await;
         authority.server.send_replace(Some(server));
         authority
@@ -55,7 +60,7 @@ impl TestAuthority {
 
     pub async fn identity(&self, path: &str) -> Identity {
         let key = LocalKey::generate_blocking(KeyType::EcP256).unwrap();
-        let id = trust_domain().member(path).unwrap();
+        let id = self.trust_domain.member(path).unwrap();
         let template = LeafTemplate {
             id: &id,
             public_key: &key.public_key().spki,
@@ -67,10 +72,13 @@ impl TestAuthority {
         Identity::new(svid, Arc::new(key))
     }
 
-    pub fn server_tls(&self) -> ServerConfig {
+    pub fn bundle(&self) -> Bundle {
         let root = X509Authority { certificate: self.issuer.certificate().clone(), tainted: false };
-        let bundle =
-            Arc::new(Bundle { x509_authorities: vec![root], ..Bundle::empty(trust_domain()) });
+        Bundle { x509_authorities: vec![root], ..Bundle::empty(self.trust_domain.clone()) }
+    }
+
+    pub fn server_tls(&self) -> ServerConfig {
+        let bundle = Arc::new(self.bundle());
         let bundle_of: tls::BundleOf = Arc::new(move |_| Some(bundle.clone()));
         tls::server_config(self.server.subscribe(), bundle_of, Clock::system())
     }
