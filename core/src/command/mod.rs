@@ -60,6 +60,8 @@ pub struct Command {
     pub flags: &'static [&'static [Flag]],
     /// How it words failures.
     pub manner: Manner,
+    /// Whether it is an old spelling, which help leaves out.
+    pub former: bool,
     run: Run,
 }
 
@@ -104,7 +106,7 @@ impl Command {
         run: fn(Values) -> LocalBoxFuture<'static, Outcome>,
     ) -> Self {
         let (name, manner, run) = (words, Manner::ERROR, Run::Client(run));
-        Self { words, name, synopsis, example: "", flags, manner, run }
+        Self { words, name, synopsis, example: "", flags, manner, former: false, run }
     }
 
     /// A command that has the process to itself.
@@ -115,7 +117,13 @@ impl Command {
         run: fn(&Values) -> ExitCode,
     ) -> Self {
         let (name, manner, run) = (words, Manner::ERROR, Run::Process(run));
-        Self { words, name, synopsis, example: "", flags, manner, run }
+        Self { words, name, synopsis, example: "", flags, manner, former: false, run }
+    }
+
+    /// As an old spelling, which help leaves out.
+    #[must_use]
+    pub const fn former(self) -> Self {
+        Self { former: true, ..self }
     }
 
     /// With another name in help than its words.
@@ -190,11 +198,16 @@ impl Program {
         }
     }
 
-    /// Its commands in the order of their words.
+    /// Its commands in the order of their words, without old spellings.
     pub fn sorted_commands(&self) -> Vec<&'static Command> {
-        let mut commands: Vec<_> = self.commands.iter().copied().flatten().collect();
+        let shown = self.all_commands().filter(|command| !command.former);
+        let mut commands: Vec<_> = shown.collect();
         commands.sort_by_key(|command| command.words);
         commands
+    }
+
+    fn all_commands(&self) -> impl Iterator<Item = &'static Command> {
+        self.commands.iter().copied().flatten()
     }
 
     fn choose(&self, arguments: &[String]) -> Result<(&'static Command, Values), Told> {
@@ -203,8 +216,8 @@ impl Program {
         if matches!(first, "-v" | "-version" | "--version") {
             return Err(Told { text: format!("{}\n", self.version), code: 0 });
         }
-        let called = commands
-            .iter()
+        let called = self
+            .all_commands()
             .filter(|command| starts_with(arguments, command.words))
             .max_by_key(|command| command.words.len());
         if let Some(command) = called {

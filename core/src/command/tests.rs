@@ -6,6 +6,7 @@ const COMMANDS: &[Command] = &[
     Command::new("door open", "Opens a door.", &[&[COUNT], &[OUTPUT]], |_| Box::pin(done()))
         .example("house door open -count 2"),
     Command::new("door close", "Closes a door.", &[], |_| Box::pin(done())).named("close"),
+    Command::new("old door shut", "Former name.", &[], |_| Box::pin(done())).former(),
     Command::process("live", "Lives.", &[&[COUNT]], |_| ExitCode::SUCCESS).manner(Manner {
         failure: "",
         mistake_again: Some("again: "),
@@ -64,6 +65,16 @@ fn without_a_known_command_all_are_listed() {
         assert!(text.contains("\n    door close    Closes a door.\n"), "{text}");
     }
     assert_eq!(told("-version"), ("1.2.3\n".to_owned(), 0));
+}
+
+#[test]
+fn an_old_spelling_runs_and_no_help_shows_it() {
+    assert_eq!(choose("old door shut").unwrap().0, "old door shut");
+    for (line, code) in [("", 127), ("old", 127), ("old door -h", 127), ("-h", 0)] {
+        let (text, told) = told(line);
+        assert_eq!(told, code, "{line}");
+        assert!(text.starts_with("Usage: house ") && !text.contains("shut"), "{line}: {text}");
+    }
 }
 
 #[test]

@@ -18,6 +18,8 @@ use super::{COMMON, SOCKET};
 const FORMAT: Flag =
     Flag::text("format", "Format of the bundle: pem, or spiffe for the SPIFFE bundle document")
         .default("pem");
+/// Up to v0.12, there was no other format where there was this one.
+const DOCUMENT: Flag = FORMAT.default("spiffe");
 const PATH: Flag = Flag::text("path", "File with the bundle; without it, standard input is read");
 const MODE: Flag = Flag::text(
     "mode",
@@ -63,6 +65,27 @@ pub(super) const COMMANDS: &[Command] = &[
         |values| Box::pin(show(values)),
     )
     .example("spire-server bundle show > bundle.pem"),
+    Command::new(
+        "experimental bundle list",
+        "Former name of bundle list -format spiffe.",
+        &[COMMON, &[ID, DOCUMENT]],
+        |values| Box::pin(list(values)),
+    )
+    .former(),
+    Command::new(
+        "experimental bundle set",
+        "Former name of bundle set -format spiffe.",
+        &[COMMON, &[ID, PATH, DOCUMENT]],
+        |values| Box::pin(set(values)),
+    )
+    .former(),
+    Command::new(
+        "experimental bundle show",
+        "Former name of bundle show -format spiffe.",
+        &[COMMON, &[DOCUMENT]],
+        |values| Box::pin(show(values)),
+    )
+    .former(),
 ];
 
 /// Bundles in one answer while listing: a bundle is some kilobytes, a message at most 4 MiB.

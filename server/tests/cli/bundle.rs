@@ -110,6 +110,25 @@ async fn a_bundle_document_is_set_from_a_file() {
 }
 
 #[tokio::test]
+async fn the_commands_of_old_servers_take_bundle_documents() {
+    let server = server().await;
+    let document = run(&server, "bundle show -format spiffe").await.printed();
+    let line = "experimental bundle show -registrationUDSPath";
+    let line = format!("{line} {}", server.socket.display());
+    assert_eq!(run(&server, &line).await.printed(), document);
+
+    let line = "experimental bundle set -id spiffe://partner.test";
+    assert_eq!(run_with_input(&server, line, &document).await.printed(), "bundle set.\n");
+    let stored = run(&server, "bundle list -id partner.test -format spiffe").await.printed();
+    let line = "experimental bundle list";
+    let listed = format!("{STARS}\n* partner.test\n{STARS}\n{stored}");
+    assert_eq!(run(&server, line).await.printed(), listed);
+    let one = run(&server, &format!("{line} -id spiffe://partner.test")).await.printed();
+    assert_eq!(one, stored);
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn a_bundle_that_entries_need_goes_as_the_mode_says() {
     let server = server().await;
     set(&server, "partner.test").await;

@@ -105,10 +105,39 @@ async fn a_bad_file_is_refused_as_a_whole_and_says_where() {
 async fn unknown_keys_are_passed_over() {
     let server = server().await;
     let mut one = entry(1);
-    one["ttl"] = 60.into();
+    one["lifetime"] = 60.into();
     one["entry_expiry"] = 5.into();
     let printed = create(&server, &file([one])).await.printed();
     assert!(printed.contains("X509-SVID TTL           : default\n"), "{printed}");
     assert!(!printed.contains("Expiration time"), "{printed}");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn files_of_old_servers_keep_their_lifetimes() {
+    let server = server().await;
+    let mut one = entry(1);
+    one["ttl"] = 60.into();
+    let printed = create(&server, &file([one])).await.printed();
+    let lifetimes = "X509-SVID TTL           : 60\nJWT-SVID TTL            : 60\n";
+    assert!(printed.contains(lifetimes), "{printed}");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn entries_are_replaced_by_those_of_a_file() {
+    let server = server().await;
+    create(&server, &file([entry(1), entry(2)])).await.printed();
+    let mut changed = entry(1);
+    changed["hint"] = "new".into();
+    let words = ["entry", "update", "-data", "-"];
+    let ran = run_words(&server.socket, &words, file([changed, entry(3)]).as_bytes()).await;
+    assert_eq!((ran.code, ran.stdout.matches("Entry ID  ").count()), (1, 1));
+    assert!(ran.stdout.contains("Hint                    : new\n"), "{}", ran.stdout);
+    let missing = "Failed to update the following entry (code: NotFound, ";
+    assert!(ran.stderr.starts_with(missing), "{}", ran.stderr);
+    let shown = run(&server, "entry show -hint new -output json").await.json();
+    assert_eq!(shown["entries"][0]["id"], "e1");
+    assert_eq!(run(&server, "entry count").await.printed(), "2 registration entries\n");
     server.stop().await;
 }

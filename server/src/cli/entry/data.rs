@@ -30,6 +30,9 @@ struct FileEntry {
     x509_svid_ttl: i32,
     #[serde(deserialize_with = "or_default")]
     jwt_svid_ttl: i32,
+    /// Up to v1.4, the lifetime of both kinds of SVIDs.
+    #[serde(deserialize_with = "or_default")]
+    ttl: i32,
     #[serde(deserialize_with = "or_default")]
     federates_with: Vec<String>,
     #[serde(deserialize_with = "or_default")]
@@ -95,13 +98,17 @@ impl FileEntry {
             disable_x509_svid_prefetch: one.disable_x509_svid_prefetch,
             jwt_svid_include_jti: one.jwt_svid_include_jti,
         };
+        let (x509_svid_ttl, jwt_svid_ttl) = match (self.x509_svid_ttl, self.jwt_svid_ttl) {
+            (0, 0) => (self.ttl, self.ttl),
+            present => present,
+        };
         Ok(Entry {
             spiffe_id: Some(id("SPIFFE ID", "spiffe_id", &self.spiffe_id)?),
             parent_id: Some(id("parent ID", "parent_id", &self.parent_id)?),
             id: self.entry_id,
             selectors: self.selectors.into_iter().map(selector).collect(),
-            x509_svid_ttl: self.x509_svid_ttl,
-            jwt_svid_ttl: self.jwt_svid_ttl,
+            x509_svid_ttl,
+            jwt_svid_ttl,
             federates_with: self.federates_with,
             admin: self.admin,
             downstream: self.downstream,
@@ -141,6 +148,21 @@ mod tests {
         let attributes = entry.additional_attributes.unwrap();
         assert!(attributes.jwt_svid_include_jti && !attributes.disable_x509_svid_prefetch);
         assert_eq!(parse(b"{}").unwrap(), []);
+    }
+
+    #[test]
+    fn the_former_lifetime_counts_where_there_is_none_of_today() {
+        for (keys, lifetimes) in [
+            ("\"ttl\":60", (60, 60)),
+            ("\"ttl\":60,\"x509_svid_ttl\":5", (5, 0)),
+            ("\"ttl\":60,\"jwt_svid_ttl\":5", (0, 5)),
+            ("\"ttl\":null", (0, 0)),
+        ] {
+            let ids = "\"parent_id\":\"spiffe://td/p\",\"spiffe_id\":\"spiffe://td/w\"";
+            let text = format!("{{\"entries\":[{{{ids},{keys}}}]}}");
+            let entry = parse(text.as_bytes()).unwrap().remove(0);
+            assert_eq!((entry.x509_svid_ttl, entry.jwt_svid_ttl), lifetimes, "{keys}");
+        }
     }
 
     #[test]
