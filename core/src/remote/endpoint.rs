@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
+use std::net::Ipv6Addr;
 use std::path::Path;
 
 use rustls_pki_types::CertificateDer;
@@ -13,6 +14,11 @@ use crate::config::Reader;
 
 /// Largest file of CA certificates in bytes that is read: several times what a system trusts.
 const MAX_BYTES: u64 = 1 << 20;
+
+/// Where a cloud tells its instances about themselves, beside IPv4's link-local addresses: by a name
+/// (Google Cloud) and by IPv6 (EC2).
+const METADATA_NAME: &str = "metadata.google.internal";
+const METADATA_IPV6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
 
 /// The base URL of a service; the service's own paths are appended to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,15 +62,16 @@ impl Endpoint {
         !matches!(self.0.path(), "" | "/")
     }
 
-    /// Whether what is sent there can be read on its way.
+    /// Whether what is sent there can be read on its way. It cannot within this machine, nor on
+    /// the way to the cloud's own metadata service, which ends at this machine's host.
     fn is_exposed(&self) -> bool {
-        let loopback = match self.0.host() {
-            Some(Host::Domain(name)) => name == "localhost",
-            Some(Host::Ipv4(address)) => address.is_loopback(),
-            Some(Host::Ipv6(address)) => address.is_loopback(),
+        let near = match self.0.host() {
+            Some(Host::Domain(name)) => matches!(name, "localhost" | METADATA_NAME),
+            Some(Host::Ipv4(address)) => address.is_loopback() || address.is_link_local(),
+            Some(Host::Ipv6(address)) => address.is_loopback() || address == METADATA_IPV6,
             None => false,
         };
-        self.0.scheme() == "http" && !loopback
+        self.0.scheme() == "http" && !near
     }
 }
 
@@ -180,6 +187,23 @@ mod tests {
         assert_eq!(endpoints.get("iam"), None);
         assert_eq!(warnings.len(), 1, "{warnings:?}");
         assert!(warnings[0].contains("endpoints.ec2"), "{warnings:?}");
+    }
+
+    #[test]
+    fn the_clouds_own_metadata_service_is_no_open_way() {
+        for (host, is_exposed) in [
+            ("169.254.169.254", false),
+            ("169.254.170.23:80", false),
+            ("[fd00:ec2::254]", false),
+            ("metadata.google.internal", false),
+            ("localhost:1338", false),
+            ("169.255.169.254", true),
+            ("[fd00:ec2::255]", true),
+            ("metadata.google.internal.example", true),
+        ] {
+            let (_, _, warnings) = read(&format!("endpoints {{ ec2 = \"http://{host}\" }}"));
+            assert_eq!(warnings.len(), usize::from(is_exposed), "{host}: {warnings:?}");
+        }
     }
 
     #[test]
