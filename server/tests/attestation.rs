@@ -9,6 +9,7 @@ use spire_core::limits::MAX_MESSAGE_BYTES;
 use spire_core::wire::agent::*;
 use spire_core::wire::convert::denial::{self, Reason};
 use spire_core::wire::types;
+use spire_server::store::{Attestation, Recorded};
 use tonic::Code;
 
 const TOKEN: &str = "6e1c2f0a-token";
@@ -149,6 +150,50 @@ async fn both_svids_count_until_the_renewed_one_is_used() {
     server.clock.advance(SignedDuration::from_hours(2));
     let status = over_renewed.post_status(PostStatusRequest::default()).await.unwrap_err();
     assert_eq!(denial::reason(&status), Some(Reason::AgentExpired));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn an_agent_that_can_attest_again_does_not_renew() {
+    let server = TestServer::start(
+        "ratelimit { attestation = false }
+         experimental { cache_reload_interval = \"10ms\" }",
+    )
+    .await;
+    server.create_token(TOKEN, 600).await;
+    let agent = TestAgent::new();
+    let identity = agent.attest(&server, "join_token", TOKEN).await.unwrap();
+    // Another server finds that its evidence may count more than once.
+    let attestation = Attestation {
+        agent_id: identity.svid().id.clone(),
+        attestation_type: "x509pop".to_owned(),
+        serial: identity.svid().serial.clone(),
+        expires_at: identity.svid().expires_at,
+        can_reattest: true,
+        selectors: Default::default(),
+        join_token: None,
+    };
+    let store = server.store().await;
+    let recorded = store.record_attestation(attestation, server.clock.now()).await.unwrap();
+    assert!(matches!(recorded, Recorded::Stored(_)), "{recorded:?}");
+    store.close().await;
+
+    let mut agents = server.agents_as(&identity).await;
+    let params = Some(AgentX509svidParams { csr: agent.csr().await });
+    let refused = async {
+        loop {
+            let request = RenewAgentRequest { params: params.clone() };
+            match agents.renew_agent(request).await {
+                Ok(_) => tokio::task::yield_now().await,
+                Err(status) => break status,
+            }
+        }
+    };
+    let refused = tokio::time::timeout(std::time::Duration::from_secs(10), refused);
+    let status = refused.await.unwrap();
+    assert_eq!(status.code(), Code::PermissionDenied);
+    assert_eq!(status.message(), "agent must reattest instead of renew");
+    assert_eq!(denial::reason(&status), Some(Reason::AgentMustReattest));
     server.stop().await;
 }
 

@@ -120,11 +120,31 @@ pub(crate) fn proc_folder(pid: u32) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
     use std::process::Command;
 
     use tokio::net::UnixListener;
 
     use super::*;
+
+    /// Runs itself once more, as a process with another environment.
+    #[test]
+    fn a_variable_moves_the_folder_of_processes() {
+        let host = "/host/proc";
+        if std::env::var_os("HOST_PROC").is_some_and(|root| root == host) {
+            assert_eq!(proc_folder(7), Path::new("/host/proc/7"));
+            return;
+        }
+        let here = module_path!().split_once("::").unwrap().1;
+        let name = format!("{here}::a_variable_moves_the_folder_of_processes");
+        let told = |root: &str| {
+            let mut again = Command::new(std::env::current_exe().unwrap());
+            let output = again.args(["--exact", &name]).env("HOST_PROC", root).output().unwrap();
+            String::from_utf8(output.stdout).unwrap()
+        };
+        assert!(told(host).contains("1 passed"), "{}", told(host));
+        assert_eq!(proc_folder(7), Path::new("/proc/7"));
+    }
 
     #[tokio::test]
     async fn the_caller_is_the_process_that_connected() {

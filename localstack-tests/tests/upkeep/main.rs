@@ -73,6 +73,14 @@ async fn an_agent_renews_its_svid_again_and_again() {
 }
 
 #[tokio::test]
+async fn a_workload_api_that_is_switched_off_is_not_served() {
+    let world = World::start("").await;
+    let node = world.start_agent(By::Token, "disable_workload_api = true").await.unwrap();
+    assert_eq!(node.watch().await.unwrap_err().code(), tonic::Code::Unimplemented);
+    node.stop().await;
+}
+
+#[tokio::test]
 async fn an_evicted_agent_that_cannot_attest_again_ends_without_an_svid() {
     let world = World::start("").await;
     let mut node = world.node(By::Token, "persist_cache = true").await;

@@ -17,6 +17,7 @@ use spire_core::wire::convert::denial::{self, Reason};
 use spire_core::wire::types;
 use spire_server::app::Server;
 use spire_server::config::{self, RunFlags};
+use spire_server::store::{Settings, Store};
 use tempfile::TempDir;
 use tonic::Status;
 use tonic::transport::Channel;
@@ -28,7 +29,7 @@ pub struct TestServer {
     pub server: Server,
     pub clock: Clock,
     pub socket: PathBuf,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl TestServer {
@@ -68,7 +69,14 @@ impl TestServer {
         let clock = Clock::standing_at(jiff::Timestamp::now());
         let socket = config.socket_path.clone();
         let server = Server::start(config, logger, clock.clone()).await.unwrap();
-        Self { server, clock, socket, _folder: folder }
+        Self { server, clock, socket, folder }
+    }
+
+    /// A store of the server's database, as another server has it.
+    pub async fn store(&self) -> Store {
+        let path = self.folder.path().join("datastore.sqlite3");
+        let settings = Settings::new("sqlite3", &path.display().to_string()).unwrap();
+        Store::open(&settings).await.unwrap()
     }
 
     pub async fn stop(self) {
