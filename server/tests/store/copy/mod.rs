@@ -1,6 +1,7 @@
 //! Copies between databases of every kind: what arrives, what is refused, what is left behind.
 
 mod halfway;
+mod killed;
 mod pairs;
 mod refusals;
 
