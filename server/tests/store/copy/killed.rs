@@ -1,13 +1,10 @@
 //! The command that copies, killed with `SIGKILL`: the source is as it was, the target is empty or
 //! done, and the same command once more is all that it takes.
 
-use std::process::Stdio;
-
-use spire_server::store::DatabaseKind;
 use spire_test_databases::Held;
 use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::Command;
 
+use super::command::command;
 use super::*;
 use crate::each_database;
 
@@ -84,7 +81,7 @@ impl Obstacle {
 
 /// Starts the command and kills it when it has told `line`.
 async fn kill_after(line: &str, from: &Settings, to: &Settings) {
-    let mut child = command(from, to).kill_on_drop(true).spawn().unwrap();
+    let mut child = command(from, to).spawn().unwrap();
     let mut told = BufReader::new(child.stderr.take().unwrap()).lines();
     let mut seen = Vec::new();
     loop {
@@ -103,21 +100,4 @@ async fn again(from: &Settings, to: &Settings) -> String {
     let output = command(from, to).output().await.unwrap();
     assert!(output.status.success(), "{output:?}");
     String::from_utf8(output.stdout).unwrap()
-}
-
-fn command(from: &Settings, to: &Settings) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_spire-server"));
-    command.args(["datastore", "copy", "-from", &place(from), "-to", &place(to)]);
-    command.env_clear().stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command
-}
-
-/// As the command line names a database.
-fn place(settings: &Settings) -> String {
-    let kind = match settings.kind {
-        DatabaseKind::Sqlite => "sqlite3",
-        DatabaseKind::Postgres => "postgres",
-        DatabaseKind::MySql => "mysql",
-    };
-    format!("{kind}:{}", settings.connection_string.as_str())
 }

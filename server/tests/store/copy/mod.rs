@@ -1,5 +1,6 @@
 //! Copies between databases of every kind: what arrives, what is refused, what is left behind.
 
+pub(crate) mod command;
 mod halfway;
 mod killed;
 mod pairs;

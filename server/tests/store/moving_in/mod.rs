@@ -3,6 +3,7 @@
 
 mod agents;
 mod authorities;
+mod bounds;
 mod entries;
 mod federation;
 mod refusals;
