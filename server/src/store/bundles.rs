@@ -8,7 +8,8 @@ use spire_core::id::TrustDomain;
 
 use super::database::Connection;
 use super::row::Row;
-use super::sql::{Selection, Statement, Value};
+use super::selection::Selection;
+use super::sql::{Statement, Value};
 use super::transaction::Transaction;
 use super::{Change, EntryFilter, Listed, Page, SetMatch, SetRule, Store, StoreError, entries};
 

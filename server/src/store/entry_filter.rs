@@ -6,7 +6,7 @@ use spire_core::selector::Selector;
 use super::database::Connection;
 use super::entry_rows::{FEDERATIONS, SELECTORS};
 use super::packing::of_selector;
-use super::sql::Selection;
+use super::selection::{Selection, Start};
 use super::{Page, SetMatch, StoreError};
 
 /// Which entries a list holds: those that pass every filter that is set.
@@ -26,24 +26,24 @@ pub struct EntryFilter {
     pub downstream: bool,
 }
 
-/// By which members of their sets entries are walked that must have several of them: the places of
-/// these among the members of a filter.
+/// How the filters on sets find entries.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Starts {
-    selector: usize,
-    federation: usize,
+    selectors: Start,
+    federates_with: Start,
 }
 
-/// Finds out where to begin: at the rarest members.
+/// Finds out where to start.
 pub(super) async fn starts(
     connection: &mut Connection,
     filter: &EntryFilter,
 ) -> Result<Starts, StoreError> {
     let value = |selector: &Selector| of_selector(selector).into();
-    let selector = SELECTORS.rarest(connection, filter.selectors.as_ref(), value).await?;
+    let selectors = SELECTORS.start(connection, filter.selectors.as_ref(), value).await?;
     let value = |domain: &TrustDomain| domain.as_str().into();
-    let federation = FEDERATIONS.rarest(connection, filter.federates_with.as_ref(), value).await?;
-    Ok(Starts { selector, federation })
+    let wanted = filter.federates_with.as_ref();
+    let federates_with = FEDERATIONS.start(connection, wanted, value).await?;
+    Ok(Starts { selectors, federates_with })
 }
 
 /// The entries that pass `filter`.
@@ -67,11 +67,11 @@ pub(super) fn select(filter: &EntryFilter, page: Page, starts: Starts) -> Select
     }
     if let Some(wanted) = &filter.selectors {
         let value = |selector: &Selector| of_selector(selector).into();
-        selection.filter_set(&SELECTORS, wanted, starts.selector, value);
+        selection.filter_set(&SELECTORS, wanted, starts.selectors, value);
     }
     if let Some(wanted) = &filter.federates_with {
         let value = |domain: &TrustDomain| domain.as_str().into();
-        selection.filter_set(&FEDERATIONS, wanted, starts.federation, value);
+        selection.filter_set(&FEDERATIONS, wanted, starts.federates_with, value);
     }
     selection
 }

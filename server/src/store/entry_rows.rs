@@ -9,7 +9,8 @@ use spire_core::selector::RequiredSelectors;
 use super::StoreError;
 use super::packing::{self, Fingerprint, of_selector};
 use super::row::Row;
-use super::sql::{Links, Value};
+use super::selection::Links;
+use super::sql::Value;
 use super::transaction::Transaction;
 
 /// What is selected from `entries r`, in the order in which [`Kept::read`] reads it.

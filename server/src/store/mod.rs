@@ -28,6 +28,7 @@ mod pool;
 mod relationships;
 mod replica;
 mod row;
+mod selection;
 mod settings;
 mod sql;
 mod transaction;

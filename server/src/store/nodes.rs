@@ -9,6 +9,7 @@ use spire_core::selector::Selector;
 
 use super::admission::record;
 use super::node_rows::{COLUMNS, Kept, by_ids, fetch, select, unlink};
+use super::selection::Start;
 use super::sql::Statement;
 use super::transaction::Transaction;
 use super::{
@@ -167,7 +168,7 @@ impl Store {
             let store = store.clone();
             async move {
                 let Some(page) = page else { return Ok(None) };
-                let rows = select(&NodeFilter::default(), page, 0).rows(COLUMNS);
+                let rows = select(&NodeFilter::default(), page, Start::default()).rows(COLUMNS);
                 let kept = store.read_since(revision, rows, |connection, rows| {
                     Box::pin(fetch(connection, rows.clone()))
                 });

@@ -109,6 +109,7 @@ async fn a_large_table_that_is_read_whole_is_told_with_the_statement(kind: Kind)
     };
     fresh.database.execute(count).await;
     assert_eq!(problems(&fresh.settings).await, []);
+    crate::entries::pages_of_a_common_selector(&fresh.store, "a:1").await;
     fresh.database.execute(drop).await;
     let found = problems(&fresh.settings).await;
     let what: Vec<&str> = found.iter().map(|(what, _)| what.as_str()).collect();

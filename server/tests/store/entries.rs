@@ -296,6 +296,26 @@ async fn filters_find_what_they_name(kind: Kind) {
     }
 }
 
+/// All of the 10,000 entries have just this selector.
+pub(crate) async fn pages_of_a_common_selector(store: &Store, text: &str) {
+    let last = "9950".parse().unwrap();
+    for rule in [SetRule::Any, SetRule::Subset] {
+        for parent_id in [None, Some(id("/spire/agent/a"))] {
+            let members = selectors(&[text, "none:1", "none:2"]);
+            let selectors = Some(SetMatch { members, rule });
+            let filter = EntryFilter { selectors, parent_id, ..EntryFilter::default() };
+            for (after, expected) in [(None, 0..100), (Some(last), 9950..10_000)] {
+                let page = Page { after, limit: Some(100) };
+                let listed = store.list_entries(&filter, page).await.unwrap();
+                let ids: Vec<_> = listed.items.iter().map(|entry| entry.id.to_string()).collect();
+                assert_eq!(ids, Vec::from_iter(expected.map(|number| number.to_string())));
+                assert_eq!(listed.next.is_some(), after.is_none());
+            }
+            assert_eq!(store.count_entries(&filter).await, Ok(10_000), "{filter:?}");
+        }
+    }
+}
+
 async fn page_tokens_are_decimal_and_never_given_twice(kind: Kind) {
     for bad in ["", "x", "-1", "+1", " 1", "99999999999999999999"] {
         assert!(bad.parse::<PageToken>().is_err(), "{bad}");

@@ -48,14 +48,22 @@ pub(super) fn read(dialect: &Dialect, rows: &[Row]) -> Result<Access, StoreError
 /// SQLite: `SEARCH r USING INDEX name (column=?)`, `SCAN r`.
 fn of_details(details: &[&str]) -> Access {
     let mut access = Access::default();
+    // What a query in the statement yields is no table.
+    let queries = details.iter().filter_map(|detail| {
+        detail.strip_prefix("CO-ROUTINE ").or_else(|| detail.strip_prefix("MATERIALIZE "))
+    });
+    let queries: Vec<&str> = queries.collect();
     for detail in details {
         let (step, index) = detail.split_once(" USING ").unwrap_or((detail, ""));
         let index = index.trim_start_matches("COVERING ").trim_start_matches("INDEX ");
         let index = index.split(" (").next().unwrap_or_default();
         match step.split_once(' ') {
             Some(("SEARCH" | "SCAN", _)) if !index.is_empty() => access.by(index),
-            // What a query in the statement yields is no table.
-            Some(("SCAN", table)) if !table.starts_with(['(', 'C']) => access.reads_all(table),
+            Some(("SCAN", table))
+                if !table.starts_with(['(', 'C']) && !queries.contains(&table) =>
+            {
+                access.reads_all(table);
+            }
             _ => {}
         }
     }
@@ -128,6 +136,22 @@ mod tests {
             "USE TEMP B-TREE FOR ORDER BY",
         ];
         assert_eq!(of_details(&links), access(&["PRIMARY KEY", "INTEGER PRIMARY KEY"], None));
+        let first_of_each = [
+            "SEARCH r USING INTEGER PRIMARY KEY (rowid=?)",
+            "LIST SUBQUERY 5",
+            "CO-ROUTINE firsts",
+            "COMPOUND QUERY",
+            "LEFT-MOST SUBQUERY",
+            "CO-ROUTINE f0",
+            "SEARCH entry_selectors USING PRIMARY KEY (selector=? AND owner>?)",
+            "SCAN f0",
+            "UNION USING TEMP B-TREE",
+            "SCAN firsts",
+        ];
+        assert_eq!(
+            of_details(&first_of_each),
+            access(&["INTEGER PRIMARY KEY", "PRIMARY KEY"], None)
+        );
         let partial = "SCAN r USING COVERING INDEX entries_downstream";
         assert_eq!(of_details(&[partial]), access(&["entries_downstream"], None));
     }

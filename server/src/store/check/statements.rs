@@ -9,6 +9,7 @@ use super::super::entries;
 use super::super::entry_filter::{self, EntryFilter, Starts};
 use super::super::nodes::NodeFilter;
 use super::super::packing::of_selector;
+use super::super::selection::Start;
 use super::super::sql::Statement;
 use super::super::{Page, SetMatch, SetRule, StoreError, changes};
 use super::super::{entry_rows, node_rows};
@@ -115,7 +116,9 @@ fn all() -> Option<Vec<Named>> {
     let now = Timestamp::UNIX_EPOCH;
     add("prune expired entries", "entries", entries::find_expired(now, 100), false);
 
-    let rows = |filter: &NodeFilter| node_rows::select(filter, page, 0).rows(node_rows::COLUMNS);
+    let rows = |filter: &NodeFilter| {
+        node_rows::select(filter, page, Start::default()).rows(node_rows::COLUMNS)
+    };
     let none = NodeFilter::default;
     add("list agents", "nodes", rows(&none()), true);
     let kind = Some("nobody".to_owned());

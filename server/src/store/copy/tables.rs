@@ -4,7 +4,8 @@ use crate::config::FederatesWith;
 use crate::store::database::Connection;
 use crate::store::page::{Page, PageToken};
 use crate::store::row::Row;
-use crate::store::sql::{Selection, Statement, Value, insert as in_rows, look_up};
+use crate::store::selection::Selection;
+use crate::store::sql::{Statement, Value, insert as in_rows, look_up};
 use crate::store::{
     CaJournal, KeyFingerprint, StoreError, bundles, ca_journals, entry_rows, node_rows,
     relationships,
