@@ -115,7 +115,7 @@ pub struct AwsPca {
     /// The certificate that was bought last, for as long as it may not have arrived.
     ordered: Mutex<Option<Order>>,
     /// Certificates that were bought since the start.
-    issued: AtomicU64,
+    bought: AtomicU64,
     warned_of_permission: AtomicBool,
 }
 
@@ -146,7 +146,7 @@ impl AwsPca {
             aws,
             client: OnceCell::new(),
             ordered: Mutex::new(None),
-            issued: AtomicU64::new(0),
+            bought: AtomicU64::new(0),
             warned_of_permission: AtomicBool::new(false),
         })
     }
@@ -219,7 +219,7 @@ impl AwsPca {
         tracing::info!(
             plugin_name = NAME,
             certificate_arn = certificate,
-            issued = self.issued.fetch_add(1, Ordering::Relaxed) + 1,
+            issued = self.bought.fetch_add(1, Ordering::Relaxed) + 1,
             "AWS Private CA issues a certificate"
         );
         let order = Order { token, certificate };

@@ -267,13 +267,16 @@ impl Visit for Recorder<'_> {
     }
 }
 
-/// An error with what caused it, as one sentence: `outer: inner: innermost`.
+/// An error with what caused it, as one sentence: `outer: inner: innermost`. What an error says of its
+/// cause itself is not said twice.
 pub fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(inner) = cause {
-        text.push_str(": ");
-        text.push_str(&inner.to_string());
+        let said = inner.to_string();
+        if !text.contains(&said) {
+            text = format!("{text}: {said}");
+        }
         cause = inner.source();
     }
     text

@@ -41,7 +41,7 @@ impl Authority {
     pub(super) async fn renew_server_svid(&self) -> Result<(), IssueError> {
         let now = self.clock.now();
         let present = self.server_svid.borrow().clone();
-        if let Some(identity) = present.filter(|identity| now < half_life(identity)) {
+        if let Some(identity) = present.filter(|identity| now < identity.svid().half_life()) {
             if !self.is_replaceable(&identity, now) {
                 return Ok(());
             }
@@ -79,9 +79,4 @@ impl Authority {
         let tainted = self.bundle.current().tainted();
         is_free && tainted.is_some_and(|roots| leads_to(&identity.svid().chain, &roots, now))
     }
-}
-
-fn half_life(identity: &Identity) -> Timestamp {
-    let svid = identity.svid();
-    svid.not_before + svid.expires_at.duration_since(svid.not_before) / 2
 }

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use jiff::Timestamp;
 use spiffe::transport::Endpoint;
 use spiffe::{WorkloadApiClient, X509Context};
 use spire_core::bundle::{Bundle, X509Authority};
@@ -16,6 +15,7 @@ use spire_core::clock::Clock;
 use spire_core::id::TrustDomain;
 use spire_core::keys::LocalKey;
 use spire_core::svid::x509::X509Svid;
+use spire_core::telemetry::log::with_causes;
 use spire_core::tls::{Identity, IdentityState};
 use spire_core::upstream::UpstreamError;
 use tokio::sync::watch;
@@ -75,7 +75,8 @@ impl Identities {
     /// While the agent does not answer, an SVID that is valid goes on.
     pub(super) async fn refresh_if_due(&self) -> Result<bool, UpstreamError> {
         let now = self.clock.now();
-        let due = self.presented.borrow().as_ref().is_none_or(|held| now >= half_life(held.svid()));
+        let is_due = |held: &Identity| now >= held.svid().half_life();
+        let due = self.presented.borrow().as_ref().is_none_or(is_due);
         if due { self.refresh().await } else { Ok(false) }
     }
 
@@ -137,22 +138,4 @@ impl Identities {
         let roots = roots.collect::<Result<_, _>>().map_err(|error| error.to_string())?;
         Ok((Identity::new(parsed, Arc::new(key)), roots))
     }
-}
-
-fn half_life(svid: &X509Svid) -> Timestamp {
-    svid.not_before + svid.expires_at.duration_since(svid.not_before) / 2
-}
-
-/// An error with what it came from.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let said = cause.to_string();
-        if !text.contains(&said) {
-            text = format!("{text}: {said}");
-        }
-        source = cause.source();
-    }
-    text
 }

@@ -18,6 +18,7 @@ use spire_core::bundle::{Bundle, JwtAuthority, X509Authority};
 use spire_core::catalog::{Host, Plugin, PluginError};
 use spire_core::config::{FromSection, Reader, Section};
 use spire_core::grpc::{ServerAddress, connect, describe};
+use spire_core::id::TrustDomain;
 use spire_core::tls::{ServerTrust, client_config};
 use spire_core::upstream::{Minted, UpstreamAuthority, UpstreamBundle, UpstreamError};
 use spire_core::wire::bundle::bundle_client::BundleClient;
@@ -88,7 +89,7 @@ impl FromSection for Config {
 
 /// The SPIRE above.
 pub struct Spire {
-    host: Host,
+    trust_domain: TrustDomain,
     identities: Identities,
     server: ServerAddress,
     tls: Arc<ClientConfig>,
@@ -106,7 +107,7 @@ impl Spire {
             host.clock.clone(),
         ));
         let channel = ArcSwap::from_pointee(connect(&server, tls.clone()));
-        Ok(Self { host: host.clone(), identities, server, tls, channel })
+        Ok(Self { trust_domain: host.trust_domain.clone(), identities, server, tls, channel })
     }
 
     /// Calls the server above. Where it refuses, or does not answer, the SVID or the bundle of this
@@ -165,7 +166,7 @@ impl Spire {
         };
         let bundle = convert::bundle::bundle(&self.call(ask).await?)
             .map_err(|error| invalid(format!("its bundle: {error}")))?;
-        let (theirs, ours) = (&bundle.trust_domain, &self.host.trust_domain);
+        let (theirs, ours) = (&bundle.trust_domain, &self.trust_domain);
         if theirs != ours {
             return Err(invalid(format!(
                 "it serves trust domain {theirs}, and this server {ours}"
@@ -182,7 +183,7 @@ impl Spire {
 #[async_trait]
 impl UpstreamAuthority for Spire {
     async fn mint(&self, csr: &[u8], ttl: Duration) -> Result<Minted, UpstreamError> {
-        request::read(csr, &self.host.trust_domain)?;
+        request::read(csr, &self.trust_domain)?;
         let request = NewDownstreamX509caRequest {
             csr: Bytes::copy_from_slice(csr),
             preferred_ttl: i32::try_from(ttl.as_secs()).unwrap_or(i32::MAX),

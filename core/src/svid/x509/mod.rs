@@ -68,6 +68,11 @@ impl X509Svid {
         Ok(Self { id, serial, not_before, expires_at, chain })
     }
 
+    /// When half of its life is over.
+    pub fn half_life(&self) -> Timestamp {
+        self.not_before + self.expires_at.duration_since(self.not_before) / 2
+    }
+
     /// All certificates one after the other, as the Workload API carries them.
     pub fn chain_der(&self) -> Bytes {
         self.chain.concat().into()

@@ -9,6 +9,7 @@ use http::Method;
 use jiff::Timestamp;
 use serde::Deserialize;
 use spire_core::remote::Client;
+use spire_core::telemetry::log::with_causes;
 use zeroize::Zeroizing;
 
 use super::external::ExternalAccount;
@@ -112,7 +113,7 @@ impl CredentialFile {
             account.check()?;
         }
         if let Kind::ServiceAccount(_) = &kind {
-            CustomServiceAccount::from_json(&text).map_err(|error| shown(&error))?;
+            CustomServiceAccount::from_json(&text).map_err(|error| with_causes(&error))?;
         }
         if let Kind::ImpersonatedServiceAccount(impersonation) = &kind {
             impersonation.source()?;
@@ -195,7 +196,7 @@ impl ServiceAccount {
         scope: &str,
         now: Timestamp,
     ) -> Result<Zeroizing<String>, String> {
-        let account = CustomServiceAccount::from_json(text).map_err(|error| shown(&error))?;
+        let account = CustomServiceAccount::from_json(text).map_err(|error| with_causes(&error))?;
         let now = now.as_second();
         let claims = serde_json::json!({
             "iss": self.client_email,
@@ -207,7 +208,8 @@ impl ServiceAccount {
         let [header, claims] = [r#"{"alg":"RS256","typ":"JWT"}"#, &claims.to_string()]
             .map(|part| URL_SAFE_NO_PAD.encode(part));
         let signed = format!("{header}.{claims}");
-        let signature = account.signer().sign(signed.as_bytes()).map_err(|error| shown(&error))?;
+        let signature =
+            account.signer().sign(signed.as_bytes()).map_err(|error| with_causes(&error))?;
         Ok(Zeroizing::new(format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))))
     }
 }
@@ -223,20 +225,6 @@ impl User {
         let url = self.token_uri.as_deref().unwrap_or(USER_TOKENS);
         oauth::grant(client, url, &form, |request| request, now).await
     }
-}
-
-/// An error with what it came from, where it does not say that itself.
-fn shown(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        let cause = error.to_string();
-        if !text.contains(&cause) {
-            text = format!("{text}: {cause}");
-        }
-        source = error.source();
-    }
-    text
 }
 
 /// A token of another identity, which whoever has the token `own` may take on.
