@@ -6,9 +6,11 @@ mod harness;
 use harness::{TestAgent, TestServer};
 use jiff::SignedDuration;
 use spire_core::limits::MAX_MESSAGE_BYTES;
+use spire_core::tls::Identity;
 use spire_core::wire::agent::*;
 use spire_core::wire::convert::denial::{self, Reason};
 use spire_core::wire::types;
+use spire_fakes::log;
 use spire_server::store::{Attestation, Recorded};
 use tonic::Code;
 
@@ -102,6 +104,7 @@ async fn a_banned_agent_stays_out_and_an_evicted_one_may_come_back() {
     let mut agents = server.agents().await;
     agents.ban_agent(BanAgentRequest { id: token_id() }).await.unwrap();
     assert_eq!(server.post_status(&identity).await, Err(Some(Reason::AgentBanned)));
+    assert_logged("Agent is banned", &identity);
     let status = agent.attest(&server, "join_token", TOKEN).await.unwrap_err();
     assert_eq!(
         (status.code(), status.message()),
@@ -113,6 +116,7 @@ async fn a_banned_agent_stays_out_and_an_evicted_one_may_come_back() {
 
     agents.delete_agent(DeleteAgentRequest { id: token_id() }).await.unwrap();
     assert_eq!(server.post_status(&identity).await, Err(Some(Reason::AgentNotAttested)));
+    assert_logged("Agent is not attested", &identity);
     let status = agents.delete_agent(DeleteAgentRequest { id: token_id() }).await.unwrap_err();
     assert_eq!((status.code(), status.message()), (Code::NotFound, "agent not found"));
     let status = agents.ban_agent(BanAgentRequest { id: token_id() }).await.unwrap_err();
@@ -122,6 +126,16 @@ async fn a_banned_agent_stays_out_and_an_evicted_one_may_come_back() {
     let back = agent.attest(&server, "join_token", TOKEN).await.unwrap();
     assert_eq!(server.post_status(&back).await, Ok(()));
     server.stop().await;
+}
+
+/// Operators find in the log who was refused, and why.
+fn assert_logged(message: &str, refused: &Identity) {
+    let lines = log::kept();
+    let id = format!("{:?}", refused.svid().id.as_str());
+    let line = lines.iter().find(|line| line.message == message && line.field("caller_id") == id);
+    let line = line.unwrap_or_else(|| panic!("{message:?} of {id} is not in the log"));
+    assert_eq!(line.level.as_str(), "ERROR");
+    assert!(line.field("caller_addr").starts_with("127.0.0.1:"), "{line:?}");
 }
 
 #[tokio::test]
@@ -138,6 +152,7 @@ async fn both_svids_count_until_the_renewed_one_is_used() {
     assert_eq!(server.post_status(&old).await, Ok(()));
     assert_eq!(server.post_status(&renewed).await, Ok(()));
     server.until_refused(&old, Reason::AgentNotActive).await;
+    assert_logged("Agent SVID is not active", &old);
     assert_eq!(server.post_status(&renewed).await, Ok(()));
 
     let mut over_renewed = server.agents_as(&renewed).await;
@@ -150,6 +165,7 @@ async fn both_svids_count_until_the_renewed_one_is_used() {
     server.clock.advance(SignedDuration::from_hours(2));
     let status = over_renewed.post_status(PostStatusRequest::default()).await.unwrap_err();
     assert_eq!(denial::reason(&status), Some(Reason::AgentExpired));
+    assert_logged("Agent SVID is expired", &renewed);
     server.stop().await;
 }
 

@@ -1,12 +1,13 @@
-//! A log that tests read: what our programs say while they run in the thread of a test.
+//! A log that tests read: what our programs say in the thread of a test, and in the threads that
+//! they start themselves.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, Once, PoisonError};
 
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
-use tracing::subscriber::{DefaultGuard, set_default};
+use tracing::subscriber::{DefaultGuard, set_default, set_global_default};
 use tracing::{Dispatch, Event, Level, Metadata, Subscriber};
 
 /// One line.
@@ -27,7 +28,7 @@ impl Line {
     }
 }
 
-/// What is said on this thread while this is there, down to debug.
+/// What is said on this thread while this is there, from debug up. It is printed too.
 #[derive(Debug)]
 pub struct Log {
     lines: Lines,
@@ -39,18 +40,40 @@ pub struct Log {
 
 type Lines = Arc<Mutex<Vec<Line>>>;
 
+static ELSEWHERE: LazyLock<Lines> = LazyLock::new(Lines::default);
+
+/// Keeps and prints what is said from now on wherever no [`Log`] reads, from info up, in place of
+/// the log that a program starts after this.
+pub fn keep() {
+    static KEPT: Once = Once::new();
+    KEPT.call_once(|| {
+        // Where a log was started before this, nothing is kept, and what looks for it fails.
+        let _ = set_global_default(Reader { lines: ELSEWHERE.clone(), down_to: Level::INFO });
+    });
+}
+
+/// What was kept: lines of all tests of this process.
+pub fn kept() -> Vec<Line> {
+    locked(&ELSEWHERE).clone()
+}
+
+fn locked(lines: &Lines) -> std::sync::MutexGuard<'_, Vec<Line>> {
+    lines.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Log {
     /// Begins to read.
     pub fn read() -> Self {
         let lines = Lines::default();
-        let _second = Dispatch::new(Reader(Lines::default()));
-        let _guard = set_default(Reader(lines.clone()));
+        let reader = |lines| Reader { lines, down_to: Level::DEBUG };
+        let _second = Dispatch::new(reader(Lines::default()));
+        let _guard = set_default(reader(lines.clone()));
         Self { lines, _guard, _second }
     }
 
     /// All lines so far.
     pub fn lines(&self) -> Vec<Line> {
-        self.lines.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        locked(&self.lines).clone()
     }
 
     /// The lines so far with this message.
@@ -61,12 +84,15 @@ impl Log {
     }
 }
 
-struct Reader(Lines);
+struct Reader {
+    lines: Lines,
+    down_to: Level,
+}
 
 impl Subscriber for Reader {
     /// What libraries say is left out.
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        *metadata.level() <= Level::DEBUG && metadata.target().starts_with("spire")
+        *metadata.level() <= self.down_to && metadata.target().starts_with("spire")
     }
 
     fn new_span(&self, _: &Attributes<'_>) -> Id {
@@ -81,7 +107,8 @@ impl Subscriber for Reader {
         let level = *event.metadata().level();
         let mut line = Line { level, message: String::new(), fields: BTreeMap::new() };
         event.record(&mut line);
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+        println!("{level} {} {:?}", line.message, line.fields);
+        locked(&self.lines).push(line);
     }
 
     fn enter(&self, _: &Id) {}

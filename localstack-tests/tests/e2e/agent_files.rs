@@ -4,6 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use http::StatusCode;
+use spire_fakes::http::{self as web, HttpServer};
+use spire_fakes::tls::TlsFront;
 use spire_localstack_tests::binaries::Binaries;
 use spire_localstack_tests::user::User;
 use spire_localstack_tests::{
@@ -138,6 +141,36 @@ async fn a_bundle_that_cannot_be_read_is_named_and_asked_for_again() {
     agent.logged("could not parse trust bundle: no PEM blocks").await.unwrap();
     write_whole(&bundle, &good);
     agent.logged("Starting agent APIs").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_bundle_comes_from_a_web_server_that_the_machine_trusts_and_from_no_other() {
+    let node = Node::new().await;
+    let bundle = node.folder.join("bootstrap.pem");
+    let pem = fs::read(&bundle).unwrap();
+    let server = HttpServer::start(move |_| web::text(StatusCode::OK, pem.clone())).await;
+    let front = TlsFront::to(&server).await;
+    let url = format!("{}/bundle.pem", front.url());
+    let text = fs::read_to_string(&node.file).unwrap();
+    let (from_file, from_web) =
+        (format!("trust_bundle_path = {bundle:?}"), format!("trust_bundle_url = {url:?}"));
+    fs::write(&node.file, text.replace(&from_file, &from_web)).unwrap();
+    let authority = node.folder.join("web.pem");
+    fs::write(&authority, front.authority()).unwrap();
+
+    let token = node.server.join_token().await.unwrap();
+    let stranger = node.run(program(), &["-joinToken", &token]);
+    let line = stranger.logged("Failed to retrieve attestation result").await.unwrap();
+    assert!(line.contains(&format!("unable to fetch trust bundle URL {url}: ")), "{line}");
+    assert_eq!(server.count(), 0);
+    drop(stranger);
+
+    let mut trusting = program();
+    trusting.env("SSL_CERT_FILE", authority);
+    let agent = node.run(trusting, &["-joinToken", &token]);
+    agent.logged("Starting agent APIs").await.unwrap();
+    let asked = server.requests();
+    assert_eq!((asked.len(), &*asked[0].path, &*asked[0].query), (1, "/bundle.pem", ""));
 }
 
 /// The agent may be reading.

@@ -111,6 +111,10 @@ async fn everything_below_leaves_a_root_in_wrong_hands_and_nothing_fails() {
     }
     root(&format!("localauthority x509 revoke -authorityID {former}")).await;
     workloads.until(|held| held.bundle.x509_authorities.len() == 1).await;
+    let prepares = "Current root CA is signed by a tainted upstream authority, preparing rotation";
+    nested.middle.server.logged(prepares).await.unwrap();
+    let line = nested.middle.server.logged("msg=\"X.509 authority revoked\"").await.unwrap();
+    assert!(line.contains(&format!("subject_key_id={former}")), "{line}");
     for (held, stolen) in workloads.held().iter().zip(&stolen) {
         held.assert_valid();
         let refused = verify(&stolen.chain, &held.bundle, Timestamp::now());

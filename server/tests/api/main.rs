@@ -4,6 +4,7 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod audit;
 mod bundles;
 mod entries;
 mod local;

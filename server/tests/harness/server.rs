@@ -15,6 +15,7 @@ use spire_core::wire::agent::attest_agent_request::{Params, Step};
 use spire_core::wire::agent::*;
 use spire_core::wire::convert::denial::{self, Reason};
 use spire_core::wire::types;
+use spire_fakes::log;
 use spire_server::app::Server;
 use spire_server::config::{self, RunFlags};
 use spire_server::store::{Settings, Store};
@@ -65,6 +66,7 @@ impl TestServer {
         let flags = RunFlags { config: Some(file), ..RunFlags::default() };
         let mut config = config::load(&flags).unwrap_or_else(|error| panic!("{error}")).config;
         config.bind_port = 0;
+        log::keep();
         let logger = Logger::start(LogSettings::default()).unwrap();
         let clock = Clock::standing_at(jiff::Timestamp::now());
         let socket = config.socket_path.clone();
