@@ -64,9 +64,30 @@ impl Section {
     }
 
     /// Puts the items of `other` before these, so that of a key that both have this one counts, and
-    /// blocks that both have are one.
-    pub fn lend(&mut self, other: &Self) {
-        self.items.splice(0..0, other.items.iter().cloned());
+    /// blocks that both have are one. Of blocks under labels those are taken whose label this
+    /// section has too; the others are returned as `key "label"`.
+    pub fn lend(&mut self, other: &Self) -> Vec<String> {
+        let mut left_out = Vec::new();
+        let mut lent = other.items.clone();
+        for Item { key, node, .. } in &mut lent {
+            let Value::Block(labels) = &mut node.value else { continue };
+            labels.retain(|label| {
+                let is_taken = !label.node.is_block() || self.has_label(key, &label.key);
+                if !is_taken {
+                    left_out.push(format!("{key} {:?}", label.key));
+                }
+                is_taken
+            });
+        }
+        self.items.splice(0..0, lent);
+        left_out
+    }
+
+    fn has_label(&self, key: &str, label: &str) -> bool {
+        self.items.iter().filter(|item| item.key.eq_ignore_ascii_case(key)).any(|item| {
+            matches!(&item.node.value, Value::Block(labels)
+                if labels.iter().any(|one| one.key == label))
+        })
     }
 
     /// Sets `block.key` to a text from the command line, which the file's own value yields to.

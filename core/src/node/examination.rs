@@ -7,6 +7,9 @@ use serde::Serialize;
 
 use super::AttestError;
 
+/// Most characters of a node's name that are kept: it is not proven, and each refusal logs it.
+const MAX_CLAIM: usize = 256;
+
 /// The checks of one attestation in their order, and what they were about.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Examination {
@@ -42,9 +45,12 @@ pub enum Outcome {
 }
 
 impl Examination {
-    /// Names the node that the evidence speaks of.
+    /// Names the node that the evidence speaks of, by 256 characters at most and without those that
+    /// control a terminal.
     pub fn claim(&mut self, node: impl Display) {
-        self.claimed = Some(node.to_string());
+        let name = node.to_string();
+        let shown = name.chars().filter(|character| !character.is_control()).take(MAX_CLAIM);
+        self.claimed = Some(shown.collect());
     }
 
     /// Remembers the cloud's name of a request.
@@ -85,6 +91,14 @@ impl Examination {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_of_nodes_are_short_and_plain() {
+        let mut examination = Examination::default();
+        examination.claim(format_args!("a/\x1b[2J\n{}", "ä".repeat(60_000)));
+        let expected = format!("a/[2J{}", "ä".repeat(251));
+        assert_eq!(examination.claimed, Some(expected));
+    }
 
     #[test]
     fn checks_are_kept_in_their_order_with_how_they_went() {

@@ -7,17 +7,17 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::FutureExt;
-use futures::future::{BoxFuture, Shared};
 use jiff::{SignedDuration, Timestamp};
 use spire_core::clock::Clock;
+use spire_core::remote::Flight;
 
 use crate::api::CloudError;
 
 /// How often a list is read again before it is old, since somebody new may not be on it yet.
 /// Whoever is foreign cannot have it read more often.
 const EXTRA_READS: u32 = 5;
-/// How long reading may take.
-const READ: Duration = Duration::from_secs(20);
+/// How long reading may take: less than whoever asks waits, so that he learns of it.
+const READ: Duration = Duration::from_secs(19);
 
 /// Where a list comes from.
 #[async_trait]
@@ -38,6 +38,7 @@ struct Common {
     good_for: SignedDuration,
     clock: Clock,
     state: Mutex<State>,
+    reading: Flight<Read>,
 }
 
 #[derive(Default)]
@@ -46,15 +47,14 @@ struct State {
     /// When the time began in which the list is good.
     since: Timestamp,
     extra_reads: u32,
-    reading: Option<Shared<BoxFuture<'static, Read>>>,
 }
 
 impl Members {
     /// Members of `list`, which is good for a time.
     pub(crate) fn new(list: Arc<dyn List>, good_for: Duration, clock: Clock) -> Self {
         let good_for = SignedDuration::try_from(good_for).unwrap_or(SignedDuration::MAX);
-        let state = Mutex::default();
-        Self { common: Arc::new(Common { list, good_for, clock, state }) }
+        let (state, reading) = (Mutex::default(), Flight::default());
+        Self { common: Arc::new(Common { list, good_for, clock, state, reading }) }
     }
 
     /// Whether `member` is on the list.
@@ -65,13 +65,7 @@ impl Members {
         let Some(known) = self.common.known() else {
             return Ok(self.common.read(false).await?.contains(member));
         };
-        if known.contains(member) {
-            return Ok(true);
-        }
-        match self.common.read_for_stranger() {
-            Some(reading) => Ok(reading.await?.contains(member)),
-            None => Ok(false),
-        }
+        Ok(known.contains(member) || self.common.read(true).await?.contains(member))
     }
 }
 
@@ -83,38 +77,26 @@ impl Common {
         state.members.clone().filter(|_| !old)
     }
 
-    fn read_for_stranger(self: &Arc<Self>) -> Option<Shared<BoxFuture<'static, Read>>> {
-        {
-            let mut state = self.state();
-            if state.reading.is_none() {
-                if state.extra_reads >= EXTRA_READS {
-                    return None;
-                }
-                state.extra_reads += 1;
-            }
-        }
-        Some(self.read(true))
-    }
-
-    /// Reads the list, or waits with those for whom it is being read.
-    fn read(self: &Arc<Self>, extra: bool) -> Shared<BoxFuture<'static, Read>> {
-        let mut state = self.state();
-        if let Some(reading) = &state.reading {
-            return reading.clone();
-        }
-        let reading = self.clone().reading(extra).boxed().shared();
-        state.reading = Some(reading.clone());
-        reading
+    /// Reads the list, or waits with those for whom it is being read. What everybody has left is
+    /// not gone on with: the next one begins anew.
+    async fn read(self: &Arc<Self>, extra: bool) -> Read {
+        self.reading.join(|| self.clone().reading(extra).boxed()).await
     }
 
     async fn reading(self: Arc<Self>, extra: bool) -> Read {
+        if extra {
+            let mut state = self.state();
+            if let (EXTRA_READS.., Some(known)) = (state.extra_reads, &state.members) {
+                return Ok(known.clone());
+            }
+            state.extra_reads += 1;
+        }
         let read = tokio::time::timeout(READ, self.list.read()).await;
         let read = read.unwrap_or_else(|_| {
             Err(CloudError::new(format!("no answer within {} s", READ.as_secs())))
         });
-        let mut state = self.state();
-        state.reading = None;
         let members = Arc::new(read?);
+        let mut state = self.state();
         state.members = Some(members.clone());
         if !extra {
             state.since = self.clock.now();
@@ -182,6 +164,17 @@ mod tests {
         assert_eq!(list.reads.load(Ordering::SeqCst), 7);
         assert!(!members.contains("stranger").await.unwrap());
         assert_eq!(list.reads.load(Ordering::SeqCst), 8);
+    }
+
+    #[tokio::test]
+    async fn what_everybody_has_left_is_read_anew() {
+        let (list, members, clock) = members();
+        let mut left = Box::pin(members.contains("member"));
+        assert!(futures::poll!(&mut left).is_pending());
+        drop(left);
+        clock.advance(SignedDuration::from_hours(1));
+        assert!(members.contains("member").await.unwrap());
+        assert_eq!(list.reads.load(Ordering::SeqCst), 2);
     }
 
     #[tokio::test]

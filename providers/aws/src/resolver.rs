@@ -8,9 +8,10 @@ use spire_core::node::{AttestError, Examination, NodeResolver};
 use spire_core::selector::Selector;
 
 use crate::NAME;
-use crate::api::{Account, Instance, ProfileError, profile_name};
+use crate::api::{Account, Instance, profile_name};
 use crate::config::SelectorConfig;
 use crate::document::Document;
+use crate::server::{QUESTIONS, too_late};
 
 /// The tag that Auto Scaling sets; nobody else may set tags that begin with `aws:`.
 const SCALING_GROUP_TAG: &str = "aws:autoscaling:groupName";
@@ -33,7 +34,8 @@ impl NodeResolver for Resolver {
             self.add_extra(&mut values);
         }
         if let Some(arn) = self.instance.profile.as_deref().filter(|_| self.selectors.roles) {
-            let roles = self.roles(arn, examination).await;
+            let roles = tokio::time::timeout(QUESTIONS, self.roles(arn, examination)).await;
+            let roles = roles.unwrap_or_else(|_| Err(too_late()));
             let roles = examination.check("instance profile", roles)?;
             values.extend(roles.iter().map(|role| format!("iamrole:{role}")));
         }
@@ -89,11 +91,8 @@ impl Resolver {
                 examination.asked(roles.request_id.as_deref());
                 Ok(roles.arns)
             }
-            Err(ProfileError::Unknown(error)) => {
-                examination.asked(error.request_id.as_deref());
-                Err(AttestError::Refused(error.to_string()))
-            }
-            Err(ProfileError::Failed(error)) => {
+            // Be it that IAM knows no such profile: a new one is not known everywhere at once.
+            Err(error) => {
                 examination.asked(error.request_id.as_deref());
                 Err(error.into())
             }

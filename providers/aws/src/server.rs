@@ -18,8 +18,9 @@ use crate::document::{self, Document};
 use crate::members::Members;
 use crate::resolver::Resolver;
 
-/// How long all questions to AWS may take before the ID is known, together.
-const QUESTIONS: Duration = Duration::from_secs(20);
+/// How long all questions to AWS may take on which it depends whether a node may attest, together,
+/// and how long those for its selectors.
+pub(crate) const QUESTIONS: Duration = Duration::from_secs(20);
 
 /// `aws_iid` of the server.
 pub const PLUGIN: Plugin<dyn NodeAttestor> = Plugin {
@@ -75,10 +76,7 @@ impl NodeAttestor for Iid {
         let asked = self.ask(&document, &account, peer);
         let instance = match tokio::time::timeout(QUESTIONS, asked).await {
             Ok(instance) => instance?,
-            Err(_) => {
-                let error = format!("AWS did not answer within {} s", QUESTIONS.as_secs());
-                peer.examination().check("instance", Err(AttestError::Unavailable(error)))?
-            }
+            Err(_) => peer.examination().check("instance", Err(too_late()))?,
         };
         let agent_id = match early_id {
             Some(agent_id) => agent_id,
@@ -243,6 +241,11 @@ fn the_one(found: Found, document: &Document) -> Result<Arc<Instance>, AttestErr
              assume_role set for nodes of other accounts?"
         ))),
     }
+}
+
+/// AWS has not answered within [`QUESTIONS`].
+pub(crate) fn too_late() -> AttestError {
+    AttestError::Unavailable(format!("AWS did not answer within {} s", QUESTIONS.as_secs()))
 }
 
 fn refused(sentence: String) -> AttestError {

@@ -40,13 +40,14 @@ pub async fn examine(
     attestor: Arc<dyn NodeAttestor>,
     store: Result<Store, String>,
 ) -> Verdict {
-    let mut onlooker = Onlooker { store, examination: Examination::default(), first_use: Ok(()) };
+    let examination = Examination::default();
+    let mut onlooker = Onlooker { store, examination, agent: None, first_use: Ok(()) };
     let proven = onlooker.prove(evidence, &*attestor).await;
-    let (node, selectors, refusal) = match proven {
-        Err(error) => (None, Vec::new(), Err(error)),
+    let (selectors, refusal) = match proven {
+        Err(error) => (Vec::new(), Err(error)),
         Ok(node) => match node.resolver.selectors(&mut onlooker.examination).await {
-            Ok(selectors) => (Some(node), selectors, onlooker.first_use),
-            Err(error) => (Some(node), Vec::new(), Err(error)),
+            Ok(selectors) => (selectors, onlooker.first_use),
+            Err(error) => (Vec::new(), Err(error)),
         },
     };
     let mut selectors: Vec<String> = selectors.iter().map(ToString::to_string).collect();
@@ -55,8 +56,8 @@ pub async fn examine(
     Verdict {
         accepted: refusal.is_ok(),
         reason: refusal.err().map(|error| error.to_string()),
-        agent_id: node.as_ref().map(|node| node.agent_id.to_string()),
-        can_reattest: node.as_ref().map(|node| node.can_reattest),
+        agent_id: onlooker.agent.as_ref().map(|(id, _)| id.to_string()),
+        can_reattest: onlooker.agent.map(|(_, can_reattest)| can_reattest),
         selectors,
         examination: onlooker.examination,
     }
@@ -66,6 +67,9 @@ pub async fn examine(
 struct Onlooker {
     store: Result<Store, String>,
     examination: Examination,
+    /// The ID that the evidence leads to, and whether it can attest again: known before the checks
+    /// that ask the cloud.
+    agent: Option<(SpiffeId, bool)>,
     /// A node that would be sent away is looked at to the end nevertheless.
     first_use: Result<(), AttestError>,
 }
@@ -112,6 +116,7 @@ impl Peer for Onlooker {
     }
 
     async fn admit(&mut self, agent_id: &SpiffeId, can_reattest: bool) -> Result<(), AttestError> {
+        self.agent = Some((agent_id.clone(), can_reattest));
         match self.first_use(agent_id, can_reattest).await {
             Ok(()) => self.examination.check(FIRST_USE, Ok(()))?,
             Err(Doubt::Unknown(why)) => self.examination.skip(FIRST_USE, why),
@@ -131,5 +136,37 @@ impl Peer for Onlooker {
 
     fn examination(&mut self) -> &mut Examination {
         &mut self.examination
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Knows who the node is, and that its cloud will not have it.
+    struct Stopped;
+
+    #[async_trait]
+    impl NodeAttestor for Stopped {
+        async fn verify(&self, _: &[u8], peer: &mut dyn Peer) -> Result<Attested, AttestError> {
+            let id = SpiffeId::parse("spiffe://example.org/spire/agent/aws_iid/i-1").unwrap();
+            peer.admit(&id, false).await?;
+            let stopped = AttestError::Refused("the instance is stopped".to_owned());
+            peer.examination().check("instance", Err(stopped))
+        }
+    }
+
+    #[tokio::test]
+    async fn an_agent_that_a_later_check_refuses_is_named() {
+        let evidence = WrittenEvidence {
+            kind: "aws_iid".to_owned(),
+            payload: b"{}".to_vec(),
+            collected_at: jiff::Timestamp::UNIX_EPOCH,
+        };
+        let verdict = examine(&evidence, Arc::new(Stopped), Err("no store".to_owned())).await;
+        assert_eq!(verdict.reason.as_deref(), Some("the instance is stopped"));
+        let id = "spiffe://example.org/spire/agent/aws_iid/i-1";
+        assert_eq!((verdict.agent_id.as_deref(), verdict.can_reattest), (Some(id), Some(false)));
+        assert_eq!(verdict.examination.checks[0].name, FIRST_USE);
     }
 }

@@ -73,7 +73,12 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Option<Vec<PluginConfig>> {
         let is_its_own =
             |plugin: &&mut PluginConfig| plugin.kind == "NodeAttestor" && plugin.name == *name;
         if let Some(attestor) = plugins.iter_mut().find(is_its_own) {
-            attestor.section.lend(&resolver.section);
+            for block in attestor.section.lend(&resolver.section) {
+                reader.warn(format!(
+                    "NodeResolver {name:?} has {block}, which NodeAttestor {name:?} has not: it is \
+                     left out, since the attestor decides who may attest"
+                ));
+            }
         }
     }
     Some(plugins)

@@ -1,4 +1,5 @@
-//! What EC2 says of instances: many of them in one call.
+//! What EC2 says of instances: many of them in one call. It is not remembered: an instance attests
+//! once, and when it comes again its state and its tags count as they are then.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -22,6 +23,10 @@ const PARALLEL: usize = 4;
 /// Eight calls go out at once, then one each six seconds, unless there are enough questions to
 /// fill one: a thousand instances that boot within a minute take no more than twenty.
 const PACE: Pace = Pace { burst: 8, interval: Duration::from_secs(6) };
+const _: () = assert!(
+    PACE.burst as u64 + 60 / PACE.interval.as_secs() + (1000 / LARGEST) as u64 <= 20,
+    "a thousand instances within a minute take no more than twenty calls"
+);
 /// Most pages of one answer.
 const MAX_PAGES: usize = 50;
 
@@ -173,6 +178,11 @@ impl Describe {
             }
             next = page.next_token().filter(|token| !token.is_empty()).map(ToOwned::to_owned);
             if next.is_none() {
+                // Those of which nothing was said are there and do not run.
+                for id in ids {
+                    let said = || Answer { found: Found::NotOne, request_id: request_id.clone() };
+                    answers.entry(id.clone()).or_insert_with(said);
+                }
                 return Ok(Asked::Answered);
             }
         }

@@ -25,7 +25,7 @@ pub(crate) use instances::{Found, Instance};
 #[cfg(test)]
 pub(crate) use instances::{Interface, Volume};
 pub(crate) use organization::{AccountFile, Organization, read_accounts};
-pub(crate) use profiles::{ProfileError, profile_name};
+pub(crate) use profiles::profile_name;
 
 /// Services whose URL an operator may set.
 pub(crate) const SERVICES: [&str; 6] = ["ec2", "iam", "sts", "organizations", "eks", "autoscaling"];

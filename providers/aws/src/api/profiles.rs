@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_sdk_iam::error::ProvideErrorMetadata;
 use aws_sdk_iam::operation::RequestId;
 use moka::future::Cache;
 use tokio::sync::Semaphore;
@@ -26,17 +25,6 @@ pub(crate) struct Roles {
     pub(crate) request_id: Option<Arc<str>>,
 }
 
-/// Why the roles are not known.
-#[derive(Debug, Clone, thiserror::Error)]
-pub(crate) enum ProfileError {
-    /// IAM knows no such profile.
-    #[error("{0}")]
-    Unknown(CloudError),
-    /// IAM cannot be asked.
-    #[error(transparent)]
-    Failed(#[from] CloudError),
-}
-
 /// The instance profiles of an account.
 pub(crate) struct Profiles {
     client: aws_sdk_iam::Client,
@@ -53,23 +41,18 @@ impl Profiles {
     /// The roles of the profile called `name`. However many ask at once, IAM is asked once.
     ///
     /// # Errors
-    /// [`ProfileError`]
-    pub(crate) async fn roles(&self, name: &str) -> Result<Roles, ProfileError> {
+    /// Where IAM cannot be asked, or knows no such profile.
+    pub(crate) async fn roles(&self, name: &str) -> Result<Roles, CloudError> {
         let known = self.known.try_get_with_by_ref(name, self.ask(name)).await;
-        known.map_err(|error| ProfileError::clone(&error))
+        known.map_err(|error| CloudError::clone(&error))
     }
 
-    async fn ask(&self, name: &str) -> Result<Roles, ProfileError> {
+    async fn ask(&self, name: &str) -> Result<Roles, CloudError> {
         // The semaphore is never closed.
         let _call = self.calls.acquire().await;
         let call = self.client.get_instance_profile().instance_profile_name(name);
-        let answer = call.send().await.map_err(|error| {
-            let failed = CloudError::of("GetInstanceProfile", &error);
-            match error.code() {
-                Some("NoSuchEntity") => ProfileError::Unknown(failed),
-                _ => ProfileError::Failed(failed),
-            }
-        })?;
+        let answer = call.send().await;
+        let answer = answer.map_err(|error| CloudError::of("GetInstanceProfile", &error))?;
         let request_id = answer.request_id().map(Arc::from);
         let roles = answer.instance_profile().map(|profile| profile.roles()).unwrap_or_default();
         Ok(Roles { arns: roles.iter().map(|role| role.arn().to_owned()).collect(), request_id })

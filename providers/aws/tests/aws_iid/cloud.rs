@@ -16,7 +16,9 @@ async fn a18_instance_that_does_not_run_or_never_was() {
         let setup = Setup::new(config).await;
         for state in ["stopped", "stopping", "shutting-down", "terminated"] {
             setup.change(|instance| instance.state = state.to_owned());
-            setup.attest().await.refused();
+            let verdict = setup.attest().await;
+            verdict.names_a_request();
+            verdict.refused();
         }
         setup.change(|instance| instance.state = "pending".to_owned());
         setup.attest().await.accepted();
@@ -108,7 +110,9 @@ async fn a23_another_instance_or_two() {
     setup.attest().await.unavailable();
     setup.aws.world().renamed = None;
     setup.aws.world().doubled = true;
-    setup.attest().await.refused();
+    let verdict = setup.attest().await;
+    verdict.names_a_request();
+    verdict.refused();
     setup.aws.world().doubled = false;
     setup.change(|instance| instance.image = "ami-00000000000000000".to_owned());
     let mut evidence = SIGNER.evidence(&super::support::instance(), false).payload();
@@ -277,7 +281,9 @@ async fn a28_instance_profiles() {
     setup.change(|instance| instance.profile = Some(arn("Empty")));
     assert!(roles(setup.attest().await.accepted()).is_empty());
     setup.change(|instance| instance.profile = Some(arn("Deleted")));
-    assert!(setup.attest().await.refused().contains("NoSuchEntity"));
+    let verdict = setup.attest().await;
+    assert_eq!(verdict.examination.failed().unwrap().name, "instance profile");
+    assert!(verdict.unavailable().contains("NoSuchEntity"));
     setup.change(|instance| instance.profile = Some("nonsense".to_owned()));
     setup.attest().await.unavailable();
 

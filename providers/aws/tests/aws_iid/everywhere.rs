@@ -158,6 +158,52 @@ async fn x14_services_that_go_on_failing_are_unavailable() {
     .await;
 }
 
+/// The time of this test does not pass but where everybody waits for it.
+#[tokio::test(start_paused = true)]
+async fn x14_services_that_hang_are_waited_for_twenty_seconds() {
+    let config = r#"
+        assume_role = "attest"
+        verify_organization = { management_account_id = "999999999999", assume_org_role = "org" }
+        validate_eks_cluster_membership = { eks_cluster_names = ["c"] }
+    "#;
+    for (action, check) in [
+        ("AssumeRole", "organization"),
+        ("ListAccounts", "organization"),
+        ("ListNodegroups", "EKS cluster membership"),
+        ("GetInstanceProfile", "instance profile"),
+    ] {
+        let setup = Setup::new(config).await;
+        fleet(&setup, 30);
+        setup.aws.fail(action, usize::MAX, Trouble::Hang);
+        let instances = setup.aws.world().instances.clone();
+        let payloads = instances.iter().map(|one| SIGNER.evidence(one, false).payload());
+        let payloads: Vec<_> = payloads.collect();
+        let began = tokio::time::Instant::now();
+        for verdict in join_all(payloads.iter().map(|payload| setup.show(payload))).await {
+            assert_eq!(verdict.examination.failed().unwrap().name, check, "{action}");
+            verdict.unavailable();
+        }
+        assert!(began.elapsed() < Duration::from_secs(25), "{action}: {:?}", began.elapsed());
+    }
+}
+
+/// Instances that an organization, a cluster and a profile of each are known of.
+fn fleet(setup: &Setup, count: usize) {
+    let mut world = setup.aws.world();
+    world.accounts = vec![(HOME_ACCOUNT.to_owned(), "ACTIVE".to_owned())];
+    world.roles.insert(("999999999999".to_owned(), "org".to_owned()));
+    world.roles.insert((HOME_ACCOUNT.to_owned(), "attest".to_owned()));
+    world.clusters.insert("c".to_owned(), vec![("n".to_owned(), vec!["g".to_owned()])]);
+    let instances = (0..count).map(|number| Instance {
+        id: format!("i-{number:017x}"),
+        profile: Some(format!("arn:aws:iam::{HOME_ACCOUNT}:instance-profile/p{number}")),
+        ..instance()
+    });
+    world.instances = instances.collect();
+    let ids = world.instances.iter().map(|one| one.id.clone()).collect();
+    world.scaling_groups.insert("g".to_owned(), ids);
+}
+
 #[tokio::test]
 async fn x15_a_node_that_leaves_meanwhile() {
     let setup = Setup::new("").await;

@@ -120,11 +120,14 @@ fn an_old_resolver_lends_its_settings_to_the_attestor_of_its_name() {
     let text = format!(
         "server {{ trust_domain = \"a\" data_dir = \".\" }}\nplugins {{ {SQL} {KEYS}
          NodeAttestor \"azure_msi\" {{ plugin_data {{ tenants {{ t1 {{ resource_id = \"r\" }} }} key = \"own\" }} }}
-         NodeResolver \"azure_msi\" {{ plugin_data {{ tenants {{ t1 {{ app_id = \"i\" }} }} key = \"lent\" more = \"lent\" }} }} }}"
+         NodeResolver \"azure_msi\" {{ plugin_data {{ tenants {{ t1 {{ app_id = \"i\" }} t2 {{ app_id = \"j\" }} }} key = \"lent\" more = \"lent\" }} }} }}"
     );
     let loaded = load_text(&text, RunFlags::default()).unwrap();
     let assigned = ServerPlugins::assign(&loaded.config.plugins).unwrap();
     let [attestor] = &assigned.node_attestors[..] else { panic!("{assigned:?}") };
+    let warned = |what| loaded.warnings.iter().any(|warning| warning.message.contains(what));
+    assert!(warned("has tenants \"t2\", which NodeAttestor"), "{:?}", loaded.warnings);
+    assert!(!warned("t1"), "{:?}", loaded.warnings);
     let (read, _) = attestor.section.read(|reader| {
         let tenants = reader.labelled("tenants", |label, reader| {
             Some((label.to_owned(), reader.string("resource_id"), reader.string("app_id")))
