@@ -5,6 +5,7 @@
 
 mod first_trust;
 mod giving_up;
+mod told;
 mod world;
 
 use jiff::SignedDuration;

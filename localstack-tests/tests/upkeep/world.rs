@@ -24,7 +24,9 @@ use spire_core::wire::bundle::bundle_client::BundleClient;
 use spire_core::wire::entry::BatchCreateEntryRequest;
 use spire_core::wire::entry::entry_client::EntryClient;
 use spire_core::wire::types::Spiffeid;
-use spire_core::wire::workload::{self, X509svid, X509svidRequest, X509svidResponse};
+use spire_core::wire::workload::{
+    self, Jwtsvid, JwtsvidRequest, X509svid, X509svidRequest, X509svidResponse,
+};
 use spire_localstack_tests::Folder;
 use spire_localstack_tests::folder::own_address;
 use spire_localstack_tests::process::PATIENCE;
@@ -170,6 +172,11 @@ impl World {
     /// A connection of the server's operator.
     pub async fn operator(&self) -> Channel {
         connect(&self.folder.join("server.sock")).await.unwrap()
+    }
+
+    /// Where the server is.
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     pub fn database(&self) -> String {
@@ -319,6 +326,14 @@ impl Node {
     pub async fn watch(&self) -> Result<Streaming<X509svidResponse>, Status> {
         let mut client = workload::client(connect(&self.socket).await.unwrap());
         client.fetch_x509svid(X509svidRequest {}).await.map(Response::into_inner)
+    }
+
+    /// The JWT-SVIDs that this process gets.
+    pub async fn fetch_jwt(&self) -> Result<Vec<Jwtsvid>, Status> {
+        let mut client = workload::client(connect(&self.socket).await.unwrap());
+        let request =
+            JwtsvidRequest { audience: vec!["backend".to_owned()], spiffe_id: String::new() };
+        client.fetch_jwtsvid(request).await.map(|answer| answer.into_inner().svids)
     }
 
     /// What this process gets; `None` where it gets nothing.
