@@ -30,6 +30,8 @@ pub(super) struct TrustBundle {
     trust_domain: TrustDomain,
     store: Store,
     told: watch::Sender<Arc<Bundle>>,
+    /// Whether the database has lost something of what was told, and nobody has seen to it.
+    fell_back: watch::Sender<bool>,
 }
 
 impl TrustBundle {
@@ -39,7 +41,7 @@ impl TrustBundle {
         store: Store,
         told: watch::Sender<Arc<Bundle>>,
     ) -> Self {
-        Self { trust_domain, store, told }
+        Self { trust_domain, store, told, fell_back: watch::Sender::new(false) }
     }
 
     pub(super) fn subscribe(&self) -> watch::Receiver<Arc<Bundle>> {
@@ -51,12 +53,41 @@ impl TrustBundle {
         self.told.borrow().clone()
     }
 
-    /// Reads what is stored.
+    /// Reads what is stored. Where that is older than what was told, it is not told before
+    /// [`TrustBundle::put_back`]: what is lost may still sign.
     pub(super) async fn refresh(&self) -> Result<(), StoreError> {
-        if let Some(bundle) = self.store.bundle(&self.trust_domain).await? {
-            self.tell(bundle);
+        // What is read from here on has all that was told before, unless the database lost it.
+        let known = self.current();
+        match self.store.bundle(&self.trust_domain).await? {
+            Some(bundle) if bundle.sequence_number >= known.sequence_number => self.tell(bundle),
+            None if known.same_authorities(&Bundle::empty(self.trust_domain.clone())) => {}
+            _ => self.set_fell_back(true),
         }
         Ok(())
+    }
+
+    /// Whether the database has fallen back, as it changes.
+    pub(super) fn fell_back(&self) -> watch::Receiver<bool> {
+        self.fell_back.subscribe()
+    }
+
+    pub(super) fn set_fell_back(&self, fell_back: bool) {
+        self.fell_back.send_if_modified(|known| std::mem::replace(known, fell_back) != fell_back);
+    }
+
+    /// Adds the authorities of `own` to a bundle that fell back, or was lost as a whole. It gets a
+    /// number above all that were told.
+    pub(super) async fn put_back(&self, own: Bundle) -> Result<(), StoreError> {
+        let Bundle { trust_domain, x509_authorities, jwt_authorities, .. } = own;
+        let told = self.current().sequence_number;
+        self.store.append_to_bundle(trust_domain, x509_authorities, jwt_authorities).await?;
+        self.edit(move |bundle| {
+            if bundle.sequence_number <= told {
+                bundle.sequence_number = told.saturating_add(1);
+            }
+            Ok(())
+        })
+        .await
     }
 
     /// Adds authorities that are not there yet. When this returns they are stored and told.

@@ -14,6 +14,7 @@ mod jwt_key;
 mod missing;
 mod orders;
 mod origin;
+mod recovery;
 mod restore;
 mod rotation;
 mod server_svid;

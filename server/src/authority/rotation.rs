@@ -1,11 +1,13 @@
 //! Turns the slots: prepare, publish, activate. One task owns them and whoever wants a step asks
 //! that task. Whatever fails, the authorities in use go on.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use prost::Message;
+use spire_core::bundle::Bundle;
 use spire_core::upstream::UpstreamError;
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
@@ -34,7 +36,10 @@ pub(super) struct Rotation {
     /// What the upstream was asked at a try that failed.
     pub(super) application: Option<Application>,
     pub(super) journal: Journal,
-    journal_id: Option<CaJournalId>,
+    pub(super) journal_id: Option<CaJournalId>,
+    /// Ids of authorities that an operator has tainted, and perhaps revoked: where the database loses
+    /// one of these, it stays lost.
+    pub(super) tainted_here: BTreeSet<String>,
     failures: u32,
     pause_until: Option<Timestamp>,
     /// The tainted root that was found last above the authority in use.
@@ -45,6 +50,7 @@ impl Rotation {
     /// Goes on from what was stored.
     pub(super) fn new(authority: Arc<Authority>, restored: restore::Restored) -> Self {
         let restore::Restored { x509, jwt, journal, journal_id } = restored;
+        let tainted_here = tainted(&authority.bundle.current());
         let rotation = Self {
             authority,
             x509,
@@ -52,6 +58,7 @@ impl Rotation {
             application: None,
             journal,
             journal_id,
+            tainted_here,
             failures: 0,
             pause_until: None,
             tainted: None,
@@ -80,11 +87,16 @@ impl Rotation {
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         prune.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut bundle = self.authority.bundle.subscribe();
+        let mut fell_back = self.authority.bundle.fell_back();
         let mut tainted_above = self.authority.tainted_above.subscribe();
         loop {
             tokio::select! {
                 _ = look.tick() => self.look().await,
-                Ok(()) = bundle.changed() => self.look_if_tainted().await,
+                Ok(()) = fell_back.changed() => self.recover().await,
+                Ok(()) = bundle.changed() => {
+                    self.recover().await;
+                    self.look_if_tainted().await;
+                }
                 Ok(()) = tainted_above.changed() => self.look_if_tainted().await,
                 _ = prune.tick() => self.prune_journals().await,
                 Some((command, answer)) = orders.recv() => {
@@ -97,6 +109,7 @@ impl Rotation {
 
     /// Takes the steps that are due, unless the last failure is too fresh.
     pub(super) async fn look(&mut self) {
+        self.recover().await;
         let now = self.now();
         if self.pause_until.is_some_and(|until| now < until) {
             return;
@@ -330,6 +343,14 @@ impl Rotation {
     pub(super) fn now(&self) -> Timestamp {
         whole_second(self.authority.clock.now())
     }
+}
+
+/// The ids of all that is tainted in `bundle`.
+fn tainted(bundle: &Bundle) -> BTreeSet<String> {
+    let roots = bundle.x509_authorities.iter().filter(|root| root.tainted);
+    let keys = bundle.jwt_authorities.iter().filter(|key| key.tainted);
+    let keys = keys.map(|key| key.key_id.clone());
+    roots.filter_map(|root| root.authority_id().ok()).chain(keys).collect()
 }
 
 fn states<T: Slotted>(slots: &Slots<T>) -> SlotStates {

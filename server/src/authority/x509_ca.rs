@@ -133,6 +133,11 @@ impl X509Ca {
         Ok(restored)
     }
 
+    /// Its certificate where it is a root itself.
+    pub(super) fn root_certificate(&self) -> Option<&Bytes> {
+        self.upstream_chain.is_empty().then(|| self.issuer.certificate())
+    }
+
     /// The id of the root that its SVIDs lead to.
     pub(super) fn root_id(&self) -> &str {
         self.upstream_authority_id.as_deref().unwrap_or_else(|| self.issuer.authority_id())

@@ -5,6 +5,7 @@ mod following;
 mod issuing;
 mod log;
 mod no_gap;
+mod recovery;
 mod restarts;
 mod turning;
 mod upstream;
