@@ -113,6 +113,7 @@ impl From<Denied> for Status {
             Denied::Class(_) => Self::permission_denied(sentence),
             Denied::Agent { reason, .. } => denial::status(&sentence, reason),
             Denied::Store(error) => failed(&sentence, error),
+            Denied::Behind => Self::unavailable(sentence),
         }
     }
 }

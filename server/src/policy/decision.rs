@@ -1,19 +1,26 @@
 //! Whether a caller may call a method, and as what. Everything is read from memory; the database
 //! is asked only where memory would refuse an agent, since another server may have attested it a
-//! moment ago.
+//! moment ago. Such an agent waits until memory has what that server wrote, and so what it is
+//! answered is not less than what it was told there.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use spire_core::clock::Clock;
 use spire_core::id::SpiffeId;
 use spire_core::tasks::Tasks;
 use spire_core::wire::convert::denial::Reason;
+use tokio::time::timeout;
 
+use super::refusals::Refusals;
 use super::{Class, Rule};
 use crate::caller::{Caller, PeerSvid};
-use crate::registry::Registry;
+use crate::registry::{Registry, Snapshot};
 use crate::store::{Store, StoreError};
+
+/// How long an agent waits until memory has what another server wrote of it.
+const KNOWN_WITHIN: Duration = Duration::from_secs(2);
 
 /// Decides who may call what.
 pub struct Policy {
@@ -22,6 +29,7 @@ pub struct Policy {
     store: Store,
     clock: Clock,
     tasks: Tasks,
+    refusals: Refusals,
     /// Agents whose new serial number is being made the present one.
     promotions: Arc<Mutex<HashSet<SpiffeId>>>,
 }
@@ -60,6 +68,9 @@ pub enum Denied {
     /// Memory knows no such agent, and the database could not be asked.
     #[error("failed to look up the agent")]
     Store(#[source] StoreError),
+    /// Another server has admitted the agent, and memory does not follow.
+    #[error("this server has not read yet what another one wrote of the agent; try again")]
+    Behind,
 }
 
 impl Grant {
@@ -96,7 +107,8 @@ impl Policy {
         tasks: Tasks,
     ) -> Self {
         let admin_ids = admin_ids.into_iter().collect();
-        Self { admin_ids, registry, store, clock, tasks, promotions: Arc::default() }
+        let (refusals, promotions) = (Refusals::default(), Arc::default());
+        Self { admin_ids, registry, store, clock, tasks, refusals, promotions }
     }
 
     /// Whether `caller` may call the method of `rule`, and as what: the cheapest class first.
@@ -142,17 +154,29 @@ impl Policy {
     }
 
     async fn standing(&self, svid: &PeerSvid) -> Result<Standing, Denied> {
-        let snapshot = self.registry.snapshot();
-        let known = snapshot.node(&svid.id);
-        let present = known.map(|node| Standing::of(svid, node.serial(), node.new_serial()));
-        if let Some(standing @ (Standing::Active | Standing::Pending)) = present {
+        if let Some(standing) = admitted(&self.registry.snapshot(), svid) {
             return Ok(standing);
         }
-        let stored = self.store.node(&svid.id).await.map_err(Denied::Store)?;
-        Ok(match stored {
+        let now = self.clock.now();
+        if let Some(reason) = self.refusals.reason(svid, now) {
+            return Ok(Standing::Refused(reason));
+        }
+        let standing = match self.store.node(&svid.id).await.map_err(Denied::Store)? {
             None => Standing::Refused(Reason::AgentNotAttested),
             Some(node) => Standing::of(svid, &node.serial, Some(&node.new_serial)),
-        })
+        };
+        if let Standing::Refused(reason) = standing {
+            self.refusals.remember(svid, reason, now);
+            return Ok(standing);
+        }
+        self.caught_up(svid).await
+    }
+
+    /// Waits until memory has all that was written up to now, the holder of `svid` included.
+    async fn caught_up(&self, svid: &PeerSvid) -> Result<Standing, Denied> {
+        let revision = self.store.latest_revision().await.map_err(Denied::Store)?;
+        let known = timeout(KNOWN_WITHIN, self.registry.wait_for(revision)).await;
+        known.ok().and_then(|snapshot| admitted(&snapshot, svid)).ok_or(Denied::Behind)
     }
 
     /// Notes that the agent uses its new SVID, which retires the one before. The agent does not
@@ -180,6 +204,15 @@ impl Policy {
 
 fn lock(promotions: &Mutex<HashSet<SpiffeId>>) -> std::sync::MutexGuard<'_, HashSet<SpiffeId>> {
     promotions.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How an agent stands that `snapshot` knows by this SVID; `None` where it would be refused.
+fn admitted(snapshot: &Snapshot, svid: &PeerSvid) -> Option<Standing> {
+    let node = snapshot.node(&svid.id)?;
+    match Standing::of(svid, node.serial(), node.new_serial()) {
+        Standing::Refused(_) => None,
+        standing => Some(standing),
+    }
 }
 
 /// How the SVID of an agent compares with what is known of the agent.

@@ -2,6 +2,7 @@
 //! [`Policy`] decides by it which class a caller belongs to.
 
 mod decision;
+mod refusals;
 
 use std::collections::HashMap;
 use std::sync::LazyLock;

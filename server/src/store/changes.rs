@@ -82,12 +82,15 @@ impl Store {
         Ok(changes)
     }
 
-    /// The end of the log: what is read from here on are the changes that come.
+    /// The end of the log: what is read from here on are the changes that come. Where it is newer than
+    /// what was known here, those who follow the log are poked.
     ///
     /// # Errors
     /// `Unavailable`.
     pub async fn bookmark(&self) -> Result<Bookmark, StoreError> {
-        self.read((), |connection, ()| Box::pin(end(connection))).await
+        let end = self.read((), |connection, ()| Box::pin(end(connection))).await?;
+        tell(&self.inner.changed, end.revision);
+        Ok(end)
     }
 
     /// The revision of the last change in the database.

@@ -9,6 +9,7 @@ mod entries;
 mod exhaustion;
 mod failover;
 mod journals_and_changes;
+mod moving_agents;
 mod moving_in;
 mod nodes;
 mod opening;
