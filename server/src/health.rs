@@ -1,13 +1,17 @@
 //! How the server is, by the names of subsystems that operators know.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use spire_core::id::TrustDomain;
 use spire_core::telemetry::health::{Health, HealthCheck};
 
 use crate::authority::{Authority, IssueError};
-use crate::store::Store;
+use crate::store::{Store, StoreError};
+
+/// How long the datastore may take to answer: less than a check may take, which counts as worse.
+const DATASTORE: Duration = Duration::from_secs(5);
 
 /// The checks of a server.
 pub fn checks(
@@ -75,15 +79,59 @@ impl HealthCheck for Rotation {
     }
 }
 
-/// Whether the datastore answers.
+/// Whether the datastore answers. While it is away agents are served from memory, which a restart would
+/// lose, and the server recovers by itself.
 struct Datastore(Store);
 
 #[async_trait]
 impl HealthCheck for Datastore {
     async fn check(&self) -> Health {
-        match self.0.count_bundles().await {
-            Ok(_) => Health::good(),
-            Err(error) => Health::bad("list_bundle_err", error),
+        let away = |reason: String| Health::warning("list_bundle_err", reason);
+        match tokio::time::timeout(DATASTORE, self.0.count_bundles()).await {
+            Ok(Ok(_)) => Health::good(),
+            Ok(Err(error @ StoreError::Unavailable(_))) => away(error.to_string()),
+            Ok(Err(error)) => Health::bad("list_bundle_err", error),
+            Err(_) => away(format!("datastore is unavailable: no answer within {DATASTORE:?}")),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use spire_core::tasks::Tasks;
+    use spire_core::telemetry::health::watch_health;
+    use spire_test_databases::{Database, Engine, Proxy, Server};
+
+    use super::*;
+    use crate::store::Settings;
+
+    #[tokio::test]
+    async fn a_database_that_is_away_is_no_reason_to_restart_the_server() {
+        let server = Arc::new(Server::start(Engine::Postgres).await.unwrap());
+        let database = Database::on(&server).await.unwrap();
+        let proxy = Proxy::to(server.address().unwrap()).await.unwrap();
+        let settings = Settings::new("postgres", &database.through(&proxy).unwrap()).unwrap();
+        let store = Store::open(&settings).await.unwrap();
+        let check: Arc<dyn HealthCheck> = Arc::new(Datastore(store.clone()));
+        assert_eq!(check.check().await, Health::good());
+
+        // Nobody tells that it is gone: all of the time that a check has must not pass.
+        proxy.hold(true);
+        let begun = Instant::now();
+        let tasks = Tasks::new();
+        let mut reports = watch_health(vec![("catalog.datastore", check)], &tasks);
+        reports.changed().await.unwrap();
+        let health = reports.borrow()["catalog.datastore"].clone();
+        assert!(health.live && health.ready, "{health:?} after {:?}", begun.elapsed());
+        assert!(health.details["list_bundle_err"].as_str().unwrap().contains("no answer"));
+        proxy.hold(false);
+        assert_eq!(Datastore(store.clone()).check().await, Health::good());
+
+        store.close().await;
+        let closed = Datastore(store).check().await;
+        assert!(closed.live && closed.ready && !closed.details.is_empty(), "{closed:?}");
+        assert!(tasks.drain(Duration::from_secs(10)).await);
     }
 }

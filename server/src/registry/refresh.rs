@@ -56,11 +56,10 @@ impl Registry {
 /// that was its end before.
 async fn read(store: &Store, trust_domain: &TrustDomain) -> Result<(Draft, Bookmark), StoreError> {
     let bookmark = store.bookmark().await?;
-    let revision = bookmark.revision;
     let draft = Draft::new(trust_domain.clone());
-    let draft = fill(draft, store.every_entry(revision), Draft::put_entry).await?;
-    let mut draft = fill(draft, store.every_node(revision), Draft::put_node).await?;
-    draft.set_revision(revision);
+    let draft = fill(draft, store.every_entry(bookmark), Draft::put_entry).await?;
+    let mut draft = fill(draft, store.every_node(bookmark), Draft::put_node).await?;
+    draft.set_revision(bookmark.revision);
     Ok((draft, bookmark))
 }
 

@@ -73,7 +73,7 @@ async fn attest_again(
         .bind(known.number);
     tx.execute(update).await?;
     if known.node.selectors != attestation.selectors {
-        unlink(tx, known.number, &known.node.selectors).await?;
+        unlink(tx, &[(known.number, &known.node.selectors)]).await?;
         link(tx, known.number, &attestation.selectors).await?;
     }
     let node = Node {

@@ -11,7 +11,9 @@ use super::row::Row;
 use super::selection::Selection;
 use super::sql::{Statement, Value};
 use super::transaction::Transaction;
-use super::{Change, EntryFilter, Listed, Page, SetMatch, SetRule, Store, StoreError, entries};
+use super::{
+    Change, EntryFilter, Listed, Page, SetMatch, SetRule, Store, StoreError, entries, entry_rows,
+};
 
 /// What is selected from `bundles r`, in the order in which [`Kept::read`] reads it.
 pub(super) const COLUMNS: &str =
@@ -20,6 +22,9 @@ pub(super) const COLUMNS: &str =
 /// The columns of [`values`], in order.
 pub(super) const WRITTEN: [&str; 4] =
     ["trust_domain", "authorities", "refresh_hint", "sequence_number"];
+
+/// How many entries leave a bundle in one transaction: all other writers wait for it.
+const RELEASED_AT_ONCE: u32 = 500;
 
 /// What happens to the entries that federate with a bundle that is deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -172,7 +177,8 @@ impl Store {
         .await
     }
 
-    /// Deletes a bundle.
+    /// Deletes a bundle. Where many entries federate with it they leave before, a few hundred in each
+    /// transaction, so that others can write between these; after a failure some have left.
     ///
     /// # Errors
     /// `NotFound`; `Refused` where entries federate with it and `mode` is `Restrict`;
@@ -182,17 +188,25 @@ impl Store {
         trust_domain: TrustDomain,
         mode: DeleteMode,
     ) -> Result<(), StoreError> {
-        self.write((trust_domain, mode), |tx, (trust_domain, mode)| {
-            Box::pin(async move {
-                let kept = find(tx.reader(), trust_domain).await?.ok_or(StoreError::NotFound)?;
-                release(tx, trust_domain, *mode).await?;
-                let delete = Statement::new("DELETE FROM bundles WHERE number = ?");
-                tx.execute(delete.bind(kept.number)).await?;
-                tx.note(Change::Bundle(trust_domain.clone()));
-                Ok(())
-            })
-        })
-        .await
+        loop {
+            let asked = (trust_domain.clone(), mode);
+            let deleted = self.write(asked, |tx, (trust_domain, mode)| {
+                Box::pin(async move {
+                    let kept =
+                        find(tx.reader(), trust_domain).await?.ok_or(StoreError::NotFound)?;
+                    if !release(tx, trust_domain, *mode).await? {
+                        return Ok(false);
+                    }
+                    let delete = Statement::new("DELETE FROM bundles WHERE number = ?");
+                    tx.execute(delete.bind(kept.number)).await?;
+                    tx.note(Change::Bundle(trust_domain.clone()));
+                    Ok(true)
+                })
+            });
+            if deleted.await? {
+                return Ok(());
+            }
+        }
     }
 }
 
@@ -346,30 +360,36 @@ fn append(bundle: &mut Bundle, added: &Bundle) {
     }
 }
 
-/// Makes no entry federate with `trust_domain` any more, in the way that `mode` says.
+/// Makes entries federate with `trust_domain` no more, in the way that `mode` says. Returns whether
+/// that was all of them.
 async fn release(
     tx: &mut Transaction,
     trust_domain: &TrustDomain,
     mode: DeleteMode,
-) -> Result<(), StoreError> {
+) -> Result<bool, StoreError> {
     let wanted = SetMatch { members: [trust_domain.clone()].into(), rule: SetRule::Any };
     let filter = EntryFilter { federates_with: Some(wanted), ..EntryFilter::default() };
     if mode == DeleteMode::Restrict {
         return match entries::count(tx.reader(), &filter).await? {
-            0 => Ok(()),
+            0 => Ok(true),
             count => Err(StoreError::Refused(format!(
                 "cannot delete bundle; federated with {count} registration entries"
             ))),
         };
     }
-    let held = entries::list(tx.reader(), &filter, Page::default()).await?;
+    let page = Page { after: None, limit: Some(RELEASED_AT_ONCE) };
+    let mut held = entries::list(tx.reader(), &filter, page).await?;
+    let are_all = held.len() <= RELEASED_AT_ONCE as usize;
+    held.truncate(RELEASED_AT_ONCE as usize);
     if mode == DeleteMode::Delete {
-        return entries::delete(tx, &held).await;
+        entries::delete(tx, &held).await?;
+        return Ok(are_all);
     }
-    for kept in &held {
-        let mut after = kept.entry.clone();
-        after.federates_with.remove(trust_domain);
-        entries::store_update(tx, kept.number, &kept.entry, &after).await?;
+    for kept in &mut held {
+        kept.entry.federates_with.remove(trust_domain);
+        entries::replace(tx, kept.number, &kept.entry).await?;
     }
-    Ok(())
+    let numbers: Vec<_> = held.iter().map(|kept| kept.number).collect();
+    entry_rows::unlink_domain(tx, trust_domain, &numbers).await?;
+    Ok(are_all)
 }

@@ -15,9 +15,9 @@ use spire_core::entry::EntryId;
 use spire_core::id::{SpiffeId, TrustDomain};
 use tokio::sync::watch;
 
-use super::database::Connection;
+use super::database::{Connection, SHORT_STATEMENT};
 use super::row::Row;
-use super::sql::{Statement, in_pieces};
+use super::sql::{Statement, insert};
 use super::{Store, StoreError};
 
 /// A place in the log; 0 is before the first change.
@@ -30,7 +30,7 @@ pub struct Bookmark {
     /// The last revision that was read.
     pub revision: Revision,
     /// The number of the transaction that gave it; `None` where the log has no such row.
-    transaction: Option<i64>,
+    pub(super) transaction: Option<i64>,
 }
 
 /// What was created, updated or deleted; the record itself tells which.
@@ -147,6 +147,17 @@ pub(super) async fn end(connection: &mut Connection) -> Result<Bookmark, StoreEr
     Ok(Bookmark { revision: revision(row.integer(0)?)?, transaction: row.optional_integer(1)? })
 }
 
+/// Whether the log has `revision`, given by `transaction`.
+pub(super) async fn has(
+    connection: &mut Connection,
+    revision: Revision,
+    transaction: i64,
+) -> Result<bool, StoreError> {
+    let text = "SELECT COUNT(*) FROM changes WHERE revision = ? AND writer = ?";
+    let count = Statement::new(text).bind(revision.0.cast_signed()).bind(transaction);
+    Ok(connection.fetch_number(count).await? > 0)
+}
+
 fn no_head() -> StoreError {
     StoreError::Corrupt("the table change_head is empty".into())
 }
@@ -197,10 +208,8 @@ pub(super) fn appending(
         vec![number.into(), kind.into(), name.into(), now.as_second().into(), transaction.into()]
     };
     let rows = (last + 1..).zip(&changes).map(row).collect();
-    let head = "INSERT INTO changes (revision, kind, name, changed_at, writer) VALUES ";
-    let statements = in_pieces(head, "(?, ?, ?, ?, ?)", ", ", rows);
-    let statements = statements.into_iter().map(|(statement, _)| statement).collect();
-    (statements, last + changes.len() as i64)
+    let columns = ["revision", "kind", "name", "changed_at", "writer"];
+    (insert("changes", &columns, rows), last + changes.len() as i64)
 }
 
 /// The statement that reads the row of a revision and what the log has after it, `limit` changes at
@@ -218,6 +227,7 @@ async fn since(
     after: Bookmark,
     limit: u32,
 ) -> Result<Changes, StoreError> {
+    connection.allow(SHORT_STATEMENT);
     let place = after.revision.0.cast_signed();
     let rows = connection.fetch(read_from(place, limit)).await?;
     let head = rows.first().ok_or_else(no_head)?;

@@ -30,6 +30,10 @@ const OPENING_PAUSE: Duration = Duration::from_millis(20);
 /// How long a database on another machine may take for one statement.
 pub(super) const STATEMENT: Duration = Duration::from_secs(60);
 
+/// The same for statements that others wait for: those of a write, those that follow the log and those
+/// that find single records.
+pub(super) const SHORT_STATEMENT: Duration = Duration::from_secs(15);
+
 /// An open connection.
 pub(super) struct Connection {
     link: Link,
@@ -114,28 +118,25 @@ macro_rules! each_driver {
 impl Connection {
     /// Opens a connection of its own.
     pub(super) async fn open(opening: &Opening) -> Result<Self, StoreError> {
-        let connected = match opening {
-            Opening::Sqlite(options) => open_file(options).await.map(Held::own).map(Link::Sqlite),
-            Opening::Postgres(options) => {
-                let connected = within(Some(OPENING), options.connect()).await;
-                connected.map(Held::own).map(Link::Postgres)
-            }
-            Opening::MySql(options) => {
-                let connected = within(Some(OPENING), options.connect()).await;
-                connected.map(Held::own).map(Link::MySql)
-            }
-        };
-        let link = connected.map_err(|error| failure(opening.dialect(), error))?;
+        let link = link(opening).await.map_err(|error| failure(opening.dialect(), error))?;
         Ok(Self::of(link, opening.dialect(), opening.is_remote()))
     }
 
-    /// Why a database server cannot be reached for the time being; `None` where it can, or where
-    /// waiting does not help.
+    /// Why a database server is of no use for the time being; `None` where it is, or where waiting
+    /// does not help.
     pub(super) async fn trouble(opening: &Opening) -> Option<String> {
-        let error = match opening {
-            Opening::Sqlite(_) => return None,
-            Opening::Postgres(options) => within(Some(OPENING), options.connect()).await.err()?,
-            Opening::MySql(options) => within(Some(OPENING), options.connect()).await.err()?,
+        if !opening.is_remote() {
+            return None;
+        }
+        let error = match link(opening).await {
+            Ok(link) => {
+                let mut connection = Self::of(link, opening.dialect(), true);
+                connection.allow(OPENING);
+                let is_read_only = connection.is_read_only().await == Ok(true);
+                connection.close().await;
+                return is_read_only.then(|| "it takes no writes: is it a replica?".to_owned());
+            }
+            Err(error) => error,
         };
         let passes = match &error {
             // What TLS finds wrong stays wrong.
@@ -153,6 +154,12 @@ impl Connection {
     /// What is spoken on it.
     pub(super) fn dialect(&self) -> &'static Dialect {
         self.dialect
+    }
+
+    /// Whether the database takes no writes of ordinary users.
+    pub(super) async fn is_read_only(&mut self) -> Result<bool, StoreError> {
+        let question = Statement::new(self.dialect.is_read_only);
+        Ok(self.fetch_number(question).await? != 0)
     }
 
     /// Whether it has to be replaced.
@@ -275,6 +282,19 @@ impl Connection {
         *broken = is_remote && matches!(outcome, Err(StoreError::Unavailable(_)));
         outcome
     }
+}
+
+/// Connects to a database.
+async fn link(opening: &Opening) -> Result<Link, sqlx::Error> {
+    Ok(match opening {
+        Opening::Sqlite(options) => Link::Sqlite(Held::own(open_file(options).await?)),
+        Opening::Postgres(options) => {
+            Link::Postgres(Held::own(within(Some(OPENING), options.connect()).await?))
+        }
+        Opening::MySql(options) => {
+            Link::MySql(Held::own(within(Some(OPENING), options.connect()).await?))
+        }
+    })
 }
 
 /// Opens a file. One that another process just makes is waited for: the switch to a write-ahead log

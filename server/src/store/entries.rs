@@ -5,15 +5,16 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use futures::Stream;
 use jiff::Timestamp;
 use spire_core::entry::{Entry, EntryId, EntryUpdate};
-use spire_core::id::TrustDomain;
+use spire_core::id::{SpiffeId, TrustDomain};
+use spire_core::selector::Selector;
 
-use super::database::Connection;
+use super::database::{Connection, SHORT_STATEMENT};
 use super::entry_filter::{EntryFilter, Starts, select, starts};
 use super::entry_rows::{self, COLUMNS, Kept};
-use super::packing::Fingerprint;
+use super::packing::{Fingerprint, of_selector};
 use super::sql::{Statement, Value, look_up};
 use super::transaction::Transaction;
-use super::{BATCH, Change, Listed, Page, Revision, Store, StoreError};
+use super::{BATCH, Bookmark, Change, Listed, Page, Store, StoreError};
 
 /// What became of one entry of a creation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -121,11 +122,11 @@ impl Store {
         self.read(filter.clone(), |connection, filter| Box::pin(count(connection, filter))).await
     }
 
-    /// All entries in batches, as they are at `revision` or later. Not one moment's view: who needs
-    /// one asks for [`Store::latest_revision`] before and applies the changes since then after.
+    /// All entries in batches, as they are at `bookmark` or later. Not one moment's view: who needs
+    /// one asks for [`Store::bookmark`] before and applies the changes since then after.
     pub fn every_entry(
         &self,
-        revision: Revision,
+        bookmark: Bookmark,
     ) -> impl Stream<Item = Result<Vec<Entry>, StoreError>> + Send + use<> {
         let store = self.clone();
         let first = Some(Page { after: None, limit: Some(BATCH) });
@@ -134,7 +135,7 @@ impl Store {
             async move {
                 let Some(page) = page else { return Ok(None) };
                 let rows = select(&EntryFilter::default(), page, Starts::default()).rows(COLUMNS);
-                let kept = store.read_since(revision, rows, |connection, rows| {
+                let kept = store.read_since(bookmark, rows, |connection, rows| {
                     Box::pin(fetch(connection, rows.clone()))
                 });
                 let listed = Listed::of_page(kept.await?, page, |kept| kept.number);
@@ -265,30 +266,59 @@ async fn update_one(tx: &mut Transaction, update: &EntryUpdate) -> Result<Entry,
 }
 
 /// Puts `after` in the place of `before`, which has this number.
-pub(super) async fn store_update(
+async fn store_update(
     tx: &mut Transaction,
     number: i64,
     before: &Entry,
     after: &Entry,
 ) -> Result<(), StoreError> {
-    let identity = entry_rows::identity(after);
-    let values = entry_rows::values(after, identity);
-    let update = Statement::built(entry_rows::update(), values).bind(number);
-    tx.execute(update).await?;
+    replace(tx, number, after).await?;
     if before.selectors != after.selectors || before.federates_with != after.federates_with {
         entry_rows::unlink(tx, &[(number, before)]).await?;
         entry_rows::link(tx, &[(number, after)]).await?;
     }
+    Ok(())
+}
+
+/// Writes the row with this number anew, but not its links.
+pub(super) async fn replace(
+    tx: &mut Transaction,
+    number: i64,
+    after: &Entry,
+) -> Result<(), StoreError> {
+    let identity = entry_rows::identity(after);
+    let values = entry_rows::values(after, identity);
+    tx.execute(Statement::built(entry_rows::update(), values).bind(number)).await?;
     tx.note(Change::Entry(after.id.clone()));
     Ok(())
+}
+
+/// What `token generate -spiffeID` made for these agents: children that ask for their parent's ID,
+/// which no other entry does.
+pub(super) async fn aliases(
+    connection: &mut Connection,
+    agents: &[&SpiffeId],
+) -> Result<Vec<Kept>, StoreError> {
+    let own = |agent: &SpiffeId| Selector::new("spiffe_id", agent.as_str()).ok();
+    let wanted = agents.iter().filter_map(|agent| own(agent)).map(|own| of_selector(&own).into());
+    let head = format!(
+        "SELECT {COLUMNS} FROM entry_selectors l, entries r WHERE r.number = l.owner \
+         AND l.selector IN"
+    );
+    let mut found = Vec::new();
+    for statement in look_up(&head, wanted.collect(), "") {
+        found.extend(fetch(connection, statement).await?);
+    }
+    found.retain(|Kept { entry, .. }| {
+        own(&entry.parent_id).is_some_and(|own| entry.selectors.iter().eq([&own]))
+    });
+    Ok(found)
 }
 
 /// Deletes entries with all that belongs to them.
 pub(super) async fn delete(tx: &mut Transaction, entries: &[Kept]) -> Result<(), StoreError> {
     let numbers = entries.iter().map(|kept| kept.number.into()).collect();
-    for statement in look_up("DELETE FROM entries WHERE number IN", numbers, "") {
-        tx.execute(statement).await?;
-    }
+    tx.execute_all(look_up("DELETE FROM entries WHERE number IN", numbers, "")).await?;
     let linked: Vec<_> = entries.iter().map(|kept| (kept.number, &kept.entry)).collect();
     entry_rows::unlink(tx, &linked).await?;
     for kept in entries {
@@ -298,6 +328,7 @@ pub(super) async fn delete(tx: &mut Transaction, entries: &[Kept]) -> Result<(),
 }
 
 async fn by_ids(connection: &mut Connection, ids: &[EntryId]) -> Result<Vec<Kept>, StoreError> {
+    connection.allow(SHORT_STATEMENT);
     let ids = ids.iter().map(|id| id.as_str().into()).collect();
     let mut found = Vec::new();
     for statement in find_by_ids(ids) {

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use jiff::Timestamp;
 use spire_core::entry::{AdditionalAttributes, Entry, EntryUpdate};
+use spire_core::id::TrustDomain;
 use spire_core::selector::RequiredSelectors;
 
 use super::StoreError;
@@ -200,10 +201,8 @@ pub(super) async fn link(
     entries: &[(i64, &Entry)],
 ) -> Result<(), StoreError> {
     let (selectors, federations) = links(entries);
-    let head = "INSERT INTO entry_selectors (selector, owner) VALUES ";
-    tx.execute_all(head, "(?, ?)", ", ", selectors).await?;
-    let head = "INSERT INTO entry_federations (trust_domain, owner) VALUES ";
-    tx.execute_all(head, "(?, ?)", ", ", federations).await
+    tx.insert("entry_selectors", &["selector", "owner"], selectors).await?;
+    tx.insert("entry_federations", &["trust_domain", "owner"], federations).await
 }
 
 /// Deletes what [`link`] wrote.
@@ -212,10 +211,19 @@ pub(super) async fn unlink(
     entries: &[(i64, &Entry)],
 ) -> Result<(), StoreError> {
     let (selectors, federations) = links(entries);
-    let head = "DELETE FROM entry_selectors WHERE ";
-    tx.execute_all(head, "(selector = ? AND owner = ?)", " OR ", selectors).await?;
-    let head = "DELETE FROM entry_federations WHERE ";
-    tx.execute_all(head, "(trust_domain = ? AND owner = ?)", " OR ", federations).await
+    tx.unlink("entry_selectors", "selector", &selectors).await?;
+    tx.unlink("entry_federations", "trust_domain", &federations).await
+}
+
+/// Deletes the links of the entries with these numbers to one trust domain.
+pub(super) async fn unlink_domain(
+    tx: &mut Transaction,
+    trust_domain: &TrustDomain,
+    numbers: &[i64],
+) -> Result<(), StoreError> {
+    let row = |&number: &i64| vec![trust_domain.as_str().into(), number.into()];
+    let rows: Vec<Vec<Value>> = numbers.iter().map(row).collect();
+    tx.unlink("entry_federations", "trust_domain", &rows).await
 }
 
 /// The rows of entries' links: to selectors, then to trust domains, each with the owner.

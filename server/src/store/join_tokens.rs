@@ -7,7 +7,7 @@ use spire_core::entry::Entry;
 use spire_core::id::SpiffeId;
 
 use super::packing::sha256;
-use super::sql::Statement;
+use super::sql::{Statement, look_up};
 use super::transaction::Transaction;
 use super::{CreatedEntry, Store, StoreError, entries};
 
@@ -143,11 +143,11 @@ pub(super) async fn redeem(
     Ok(if same_key { Redemption::Again } else { Redemption::Used })
 }
 
-/// Deletes the token by which `agent_id` came, so that it does not admit the agent once more.
-pub(super) async fn forget(tx: &mut Transaction, agent_id: &SpiffeId) -> Result<(), StoreError> {
-    if let Some(token) = agent_id.path().strip_prefix("/spire/agent/join_token/") {
-        let delete = Statement::new("DELETE FROM join_tokens WHERE token = ?");
-        tx.execute(delete.bind(sha256(token.as_bytes()))).await?;
-    }
-    Ok(())
+/// Deletes the tokens by which `agents` came, so that they do not admit them once more.
+pub(super) async fn forget(tx: &mut Transaction, agents: &[&SpiffeId]) -> Result<(), StoreError> {
+    let spent = agents.iter();
+    let spent = spent.filter_map(|agent| agent.path().strip_prefix("/spire/agent/join_token/"));
+    let tokens = spent.map(|token| sha256(token.as_bytes()).into());
+    let delete = look_up("DELETE FROM join_tokens WHERE token IN", tokens.collect(), "");
+    tx.execute_all(delete).await
 }

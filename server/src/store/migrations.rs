@@ -39,15 +39,17 @@ pub(super) fn whose(tables: &[String]) -> Tables {
     }
 }
 
-/// Brings the tables to the last version. Servers that start at the same time wait for each other.
+/// Brings `tables`, which are there, to the last version. Servers that start at the same time wait for
+/// each other.
 pub(super) async fn migrate(
     connection: &mut Connection,
+    tables: &[String],
     disable_migration: bool,
     unavailable: impl Fn(StoreError) -> OpenError,
 ) -> Result<(), OpenError> {
     lock(connection, &unavailable).await?;
     let dialect = connection.dialect();
-    let migrated = steps(connection, disable_migration, &unavailable).await;
+    let migrated = steps(connection, tables, disable_migration, &unavailable).await;
     let end = if migrated.is_ok() { dialect.migrated } else { dialect.not_migrated };
     let ended = connection.run_script(end.into()).await;
     migrated?;
@@ -92,13 +94,17 @@ pub(super) async fn version(connection: &mut Connection) -> Result<i64, StoreErr
     row.as_ref().map_or(Ok(0), |row| row.integer(0))
 }
 
-/// Makes the tables of the last version, step by step, within [`migrate`]'s lock.
+/// Makes of `tables` those of the last version, step by step, within [`migrate`]'s lock. Where they are
+/// of that version nothing is asked for that needs the right to create tables.
 pub(super) async fn steps(
     connection: &mut Connection,
+    tables: &[String],
     disable_migration: bool,
     unavailable: impl Fn(StoreError) -> OpenError,
 ) -> Result<(), OpenError> {
-    connection.run_script(CREATE_VERSION_TABLE.into()).await.map_err(&unavailable)?;
+    if !tables.iter().any(|table| table == VERSION_TABLE) {
+        connection.run_script(CREATE_VERSION_TABLE.into()).await.map_err(&unavailable)?;
+    }
     let found = version(connection).await.map_err(&unavailable)?;
     let known = LAST_VERSION;
     if found > known {

@@ -86,6 +86,8 @@ struct Inner {
     /// Answers what may be a little old.
     replica: Option<Replica>,
     changed: watch::Sender<Revision>,
+    /// Whether the database is another process.
+    is_remote: bool,
     tasks: Tasks,
     /// Ends the tasks with the last clone of a store that nobody closed.
     _stop: DropGuard,
@@ -105,15 +107,18 @@ impl Store {
     pub async fn open(settings: &Settings) -> Result<Self, OpenError> {
         let place = settings.place()?;
         let unavailable = |error| OpenError::unavailable(&place, error);
+        place.warn();
         wait_for(&place).await;
-        match migrations::whose(&place.tables().await.map_err(unavailable)?) {
+        let tables = place.tables().await.map_err(unavailable)?;
+        match migrations::whose(&tables) {
             Tables::Usable => {}
             Tables::Spire => return Err(OpenError::spire_tables(&place, &settings.tls)),
             Tables::Foreign => return Err(OpenError::ForeignTables(place.name())),
         }
         place.create().map_err(|error| unavailable(StoreError::Unavailable(error.to_string())))?;
         let mut connection = Connection::open(&place.writer()).await.map_err(unavailable)?;
-        migrations::migrate(&mut connection, settings.disable_migration, unavailable).await?;
+        let disable_migration = settings.disable_migration;
+        migrations::migrate(&mut connection, &tables, disable_migration, unavailable).await?;
         let end = changes::end(&mut connection).await.map_err(unavailable)?;
 
         let (queue, waiting) = mpsc::channel(writer::QUEUE);
@@ -124,10 +129,12 @@ impl Store {
         tasks.spawn(writer.run(tasks.stop_token()));
         tasks.spawn(place.clone().listen(changed.clone(), tasks.stop_token()));
         let readers = (!place.is_memory()).then(|| Readers::new(place.reader(), settings.pool));
-        let replica = settings.replica()?;
+        let replica = settings.replica()?.inspect(Place::warn);
         let replica = replica.map(|replica| Replica::new(replica.reader(), settings.pool));
         let _stop = tasks.stop_token().drop_guard();
-        Ok(Self { inner: Arc::new(Inner { queue, readers, replica, changed, tasks, _stop }) })
+        let is_remote = place.writer().is_remote();
+        let inner = Inner { queue, readers, replica, changed, is_remote, tasks, _stop };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// Opens the database to look at it: nothing is created, migrated or changed, and calls that
@@ -155,10 +162,11 @@ impl Store {
         connection.close().await;
         let (queue, _) = mpsc::channel(1);
         let (changed, _) = watch::channel(end.revision);
+        let is_remote = onlooker.is_remote();
         let readers = Some(Readers::new(onlooker, settings.pool));
         let tasks = Tasks::new();
         let _stop = tasks.stop_token().drop_guard();
-        let inner = Inner { queue, readers, replica: None, changed, tasks, _stop };
+        let inner = Inner { queue, readers, replica: None, changed, is_remote, tasks, _stop };
         Ok(Self { inner: Arc::new(inner) })
     }
 

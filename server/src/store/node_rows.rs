@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use spire_core::id::SpiffeId;
 use spire_core::selector::Selector;
 
-use super::database::Connection;
+use super::database::{Connection, SHORT_STATEMENT};
 use super::packing::{self, of_selector};
 use super::row::Row;
 use super::selection::{Links, Selection, Start};
@@ -88,18 +88,17 @@ pub(super) async fn link(
     number: i64,
     selectors: &BTreeSet<Selector>,
 ) -> Result<(), StoreError> {
-    let head = "INSERT INTO node_selectors (selector, owner) VALUES ";
-    tx.execute_all(head, "(?, ?)", ", ", links(number, selectors)).await
+    tx.insert("node_selectors", &["selector", "owner"], links(number, selectors)).await
 }
 
-/// Deletes what [`link`] wrote.
+/// Deletes what [`link`] wrote for nodes with these numbers.
 pub(super) async fn unlink(
     tx: &mut Transaction,
-    number: i64,
-    selectors: &BTreeSet<Selector>,
+    nodes: &[(i64, &BTreeSet<Selector>)],
 ) -> Result<(), StoreError> {
-    let head = "DELETE FROM node_selectors WHERE ";
-    tx.execute_all(head, "(selector = ? AND owner = ?)", " OR ", links(number, selectors)).await
+    let rows: Vec<_> =
+        nodes.iter().flat_map(|&(number, selectors)| links(number, selectors)).collect();
+    tx.unlink("node_selectors", "selector", &rows).await
 }
 
 /// The rows of a node's links: selector, owner.
@@ -112,6 +111,7 @@ pub(super) async fn by_ids(
     connection: &mut Connection,
     ids: &[SpiffeId],
 ) -> Result<Vec<Kept>, StoreError> {
+    connection.allow(SHORT_STATEMENT);
     let ids = ids.iter().map(|id| id.as_str().into()).collect();
     let mut found = Vec::new();
     for statement in find_by_ids(ids) {

@@ -10,11 +10,11 @@ use spire_core::selector::Selector;
 use super::admission::record;
 use super::node_rows::{COLUMNS, Kept, by_ids, fetch, select, unlink};
 use super::selection::Start;
-use super::sql::Statement;
+use super::sql::{Statement, look_up};
 use super::transaction::Transaction;
 use super::{
-    BATCH, Change, EntryFilter, Listed, Page, Redemption, Revision, SetMatch, SetRule, Store,
-    StoreError, TokenUse, entries, join_tokens, node_rows,
+    BATCH, Bookmark, Change, Listed, Page, Redemption, SetMatch, Store, StoreError, TokenUse,
+    entries, join_tokens, node_rows,
 };
 
 /// An agent as it is known here.
@@ -160,7 +160,7 @@ impl Store {
     /// All nodes in batches; see [`Store::every_entry`].
     pub fn every_node(
         &self,
-        revision: Revision,
+        bookmark: Bookmark,
     ) -> impl Stream<Item = Result<Vec<Node>, StoreError>> + Send + use<> {
         let store = self.clone();
         let first = Some(Page { after: None, limit: Some(BATCH) });
@@ -169,7 +169,7 @@ impl Store {
             async move {
                 let Some(page) = page else { return Ok(None) };
                 let rows = select(&NodeFilter::default(), page, Start::default()).rows(COLUMNS);
-                let kept = store.read_since(revision, rows, |connection, rows| {
+                let kept = store.read_since(bookmark, rows, |connection, rows| {
                     Box::pin(fetch(connection, rows.clone()))
                 });
                 let listed = Listed::of_page(kept.await?, page, |kept| kept.number);
@@ -202,7 +202,7 @@ impl Store {
         self.write(agent_id, |tx, agent_id| {
             Box::pin(async move {
                 let kept = require(tx, agent_id).await?;
-                delete(tx, &kept).await?;
+                delete(tx, std::slice::from_ref(&kept)).await?;
                 Ok(kept.node)
             })
         })
@@ -310,9 +310,7 @@ impl Store {
         self.write(find, |tx, find| {
             Box::pin(async move {
                 let expired = fetch(tx.reader(), find.clone()).await?;
-                for kept in &expired {
-                    delete(tx, kept).await?;
-                }
+                delete(tx, &expired).await?;
                 Ok(expired.into_iter().map(|kept| kept.node.agent_id).collect())
             })
         })
@@ -333,27 +331,19 @@ async fn change(
     Ok(())
 }
 
-async fn delete(tx: &mut Transaction, kept: &Kept) -> Result<(), StoreError> {
-    tx.execute(Statement::new("DELETE FROM nodes WHERE number = ?").bind(kept.number)).await?;
-    unlink(tx, kept.number, &kept.node.selectors).await?;
-    tx.note(Change::Node(kept.node.agent_id.clone()));
-    if kept.node.attestation_type == "join_token" {
-        join_tokens::forget(tx, &kept.node.agent_id).await?;
-        delete_aliases(tx, &kept.node.agent_id).await?;
+/// Deletes nodes with all that belongs to them.
+async fn delete(tx: &mut Transaction, nodes: &[Kept]) -> Result<(), StoreError> {
+    let numbers = nodes.iter().map(|kept| kept.number.into()).collect();
+    tx.execute_all(look_up("DELETE FROM nodes WHERE number IN", numbers, "")).await?;
+    let linked: Vec<_> = nodes.iter().map(|kept| (kept.number, &kept.node.selectors)).collect();
+    unlink(tx, &linked).await?;
+    for kept in nodes {
+        tx.note(Change::Node(kept.node.agent_id.clone()));
     }
-    Ok(())
-}
-
-/// Deletes what `token generate -spiffeID` made: children of the agent that ask for its own ID,
-/// which no other entry does.
-async fn delete_aliases(tx: &mut Transaction, agent_id: &SpiffeId) -> Result<(), StoreError> {
-    let Ok(own_id) = Selector::new("spiffe_id", agent_id.as_str()) else { return Ok(()) };
-    let aliases = EntryFilter {
-        parent_id: Some(agent_id.clone()),
-        selectors: Some(SetMatch { members: [own_id].into(), rule: SetRule::Exact }),
-        ..EntryFilter::default()
-    };
-    let aliases = entries::list(tx.reader(), &aliases, Page::default()).await?;
+    let by_token = nodes.iter().filter(|kept| kept.node.attestation_type == "join_token");
+    let by_token: Vec<_> = by_token.map(|kept| &kept.node.agent_id).collect();
+    join_tokens::forget(tx, &by_token).await?;
+    let aliases = entries::aliases(tx.reader(), &by_token).await?;
     entries::delete(tx, &aliases).await
 }
 

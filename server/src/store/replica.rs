@@ -13,7 +13,7 @@ use super::database::Connection;
 use super::dialect::Opening;
 use super::pool::Readers;
 use super::settings::PoolSettings;
-use super::{Read, Revision, Store, StoreError, changes};
+use super::{Bookmark, Read, Store, StoreError, changes};
 
 /// How often a replica that lags is asked again, and after which pause.
 const TRIES: u32 = 10;
@@ -34,27 +34,33 @@ impl Replica {
         Self { readers: Readers::new(opening, settings), given_up: AtomicU64::new(0) }
     }
 
-    /// A connection on which everything up to `revision` can be seen.
-    async fn acquire(&self, revision: Revision) -> Result<Connection, StoreError> {
+    /// A connection on which everything up to `bookmark` can be seen. The row of its transaction
+    /// proves it: a database that took another way after a failover may have as many revisions.
+    async fn acquire(&self, bookmark: Bookmark) -> Result<Connection, StoreError> {
+        let Bookmark { revision, transaction } = bookmark;
+        let Some(transaction) = transaction else {
+            let nothing = "the log has no change by which it could be known";
+            return Err(StoreError::Unavailable(nothing.into()));
+        };
         for _ in 0..TRIES {
             let mut connection = self.readers.acquire().await?;
             connection.allow(STATEMENT);
-            if changes::end(&mut connection).await?.revision >= revision {
+            if changes::has(&mut connection, revision, transaction).await? {
                 return Ok(connection);
             }
             drop(connection);
             sleep(PAUSE).await;
         }
-        Err(StoreError::Unavailable("it lags behind".into()))
+        Err(StoreError::Unavailable("it lags behind, or follows another database".into()))
     }
 
     async fn read<I: Sync, T>(
         &self,
-        revision: Revision,
+        bookmark: Bookmark,
         input: &I,
         run: Read<I, T>,
     ) -> Result<T, StoreError> {
-        run(&mut self.acquire(revision).await?, input).await
+        run(&mut self.acquire(bookmark).await?, input).await
     }
 
     pub(super) async fn close(&self) {
@@ -63,12 +69,12 @@ impl Replica {
 }
 
 impl Store {
-    /// Runs `run` where everything up to `revision` can be seen: on the replica if there is one and
+    /// Runs `run` where everything up to `bookmark` can be seen: on the replica if there is one and
     /// it answers, else where writes go. What one read finds of no use, the next ones up to the same
     /// revision do not ask.
     pub(super) async fn read_since<I, T>(
         &self,
-        revision: Revision,
+        bookmark: Bookmark,
         input: I,
         run: Read<I, T>,
     ) -> Result<T, StoreError>
@@ -76,13 +82,14 @@ impl Store {
         I: Send + Sync + 'static,
         T: Send + 'static,
     {
+        let given_up = bookmark.revision.0 + 1;
         if let Some(replica) = &self.inner.replica
-            && replica.given_up.load(Ordering::Relaxed) != revision.0 + 1
+            && replica.given_up.load(Ordering::Relaxed) != given_up
         {
-            match replica.read(revision, &input, run).await {
+            match replica.read(bookmark, &input, run).await {
                 Ok(found) => return Ok(found),
                 Err(error) => {
-                    replica.given_up.store(revision.0 + 1, Ordering::Relaxed);
+                    replica.given_up.store(given_up, Ordering::Relaxed);
                     tracing::warn!(
                         subsystem_name = "datastore",
                         %error,

@@ -99,45 +99,32 @@ pub(super) fn with_numbers(text: &str) -> String {
 }
 
 /// Sizes of the pieces in which many rows are written.
-const PIECES: [usize; 3] = [64, 8, 1];
+const PIECES: [usize; 7] = [64, 32, 16, 8, 4, 2, 1];
 
 /// The same where a whole database is written.
 const LARGE_PIECES: [usize; 3] = [256, 16, 1];
 
-/// `head item separator item …`, one item for each of `rows`, in pieces of fixed sizes. Each is
-/// returned with the number of its rows.
-pub(super) fn in_pieces(
-    head: &str,
-    item: &str,
-    separator: &str,
-    rows: Vec<Vec<Value>>,
-) -> Vec<(Statement, usize)> {
-    pieces(&PIECES, head, item, separator, rows)
+/// Statements that insert many rows, in pieces of fixed sizes.
+pub(super) fn insert(table: &str, columns: &[&str], rows: Vec<Vec<Value>>) -> Vec<Statement> {
+    pieces(&PIECES, table, columns, rows)
 }
 
-/// Statements that insert many rows, in large pieces.
-pub(super) fn insert(table: &str, columns: &[&str], rows: Vec<Vec<Value>>) -> Vec<Statement> {
+/// The same in large pieces.
+pub(super) fn insert_many(table: &str, columns: &[&str], rows: Vec<Vec<Value>>) -> Vec<Statement> {
+    pieces(&LARGE_PIECES, table, columns, rows)
+}
+
+fn pieces(sizes: &[usize], table: &str, columns: &[&str], rows: Vec<Vec<Value>>) -> Vec<Statement> {
     let head = format!("INSERT INTO {table} ({}) VALUES ", columns.join(", "));
     let item = format!("({})", vec!["?"; columns.len()].join(", "));
-    let statements = pieces(&LARGE_PIECES, &head, &item, ", ", rows);
-    statements.into_iter().map(|(statement, _)| statement).collect()
-}
-
-fn pieces(
-    sizes: &[usize],
-    head: &str,
-    item: &str,
-    separator: &str,
-    rows: Vec<Vec<Value>>,
-) -> Vec<(Statement, usize)> {
     let mut rows = rows.into_iter();
     let mut statements = Vec::new();
     while rows.len() > 0 {
         let fits = |size: &usize| *size <= rows.len();
         let size = sizes.iter().copied().find(fits).unwrap_or(1);
-        let text = format!("{head}{item}{}", format!("{separator}{item}").repeat(size - 1));
+        let text = format!("{head}{}", vec![item.as_str(); size].join(", "));
         let arguments = rows.by_ref().take(size).flatten().collect();
-        statements.push((Statement::built(text, arguments), size));
+        statements.push(Statement::built(text, arguments));
     }
     statements
 }
@@ -160,4 +147,21 @@ pub(super) fn look_up(head: &str, values: Vec<Value>, tail: &str) -> Vec<Stateme
         Statement::built(format!("{head} ({marks}) {tail}"), arguments)
     };
     values.chunks(MAX_LIST).map(statement).collect()
+}
+
+/// Most links that one statement deletes.
+const MAX_UNLINKED: usize = 128;
+
+/// Statements that delete `rows`, each a member and an owner, from a table of links. As in [`list`] the
+/// last one is repeated up to a power of two.
+pub(super) fn unlink(table: &str, member: &str, rows: &[Vec<Value>]) -> Vec<Statement> {
+    let item = format!("({member} = ? AND owner = ?)");
+    let statement = |rows: &[Vec<Value>]| {
+        let size = rows.len().next_power_of_two();
+        let padding = rows.last().into_iter().cycle();
+        let arguments = rows.iter().chain(padding).take(size).flatten().cloned().collect();
+        let items = vec![item.as_str(); size].join(" OR ");
+        Statement::built(format!("DELETE FROM {table} WHERE {items}"), arguments)
+    };
+    rows.chunks(MAX_UNLINKED).map(statement).collect()
 }

@@ -5,9 +5,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::StoreError;
-use super::changes::{Change, Revision, appending};
-use super::database::{Connection, STATEMENT};
-use super::sql::{Statement, Value, in_pieces};
+use super::changes::{self, Change, Revision, appending};
+use super::database::{Connection, SHORT_STATEMENT};
+use super::sql::{self, Statement, Value};
 
 /// How long a database may take to begin a transaction, its turn included, for which it lets a write
 /// wait 8 s, and to end one. Callers wait so long on a connection that leads nowhere any more.
@@ -62,15 +62,32 @@ impl Transaction {
         self.connection.execute(statement).await
     }
 
-    /// Runs a statement that takes many rows; see [`in_pieces`].
-    pub(super) async fn execute_all(
+    /// Inserts rows.
+    pub(super) async fn insert(
         &mut self,
-        head: &str,
-        item: &str,
-        separator: &str,
+        table: &str,
+        columns: &[&str],
         rows: Vec<Vec<Value>>,
     ) -> Result<(), StoreError> {
-        for (statement, _) in in_pieces(head, item, separator, rows) {
+        self.execute_all(sql::insert(table, columns, rows)).await
+    }
+
+    /// Deletes `rows`, each a member and an owner, from a table of links.
+    pub(super) async fn unlink(
+        &mut self,
+        table: &str,
+        member: &str,
+        rows: &[Vec<Value>],
+    ) -> Result<(), StoreError> {
+        self.execute_all(sql::unlink(table, member, rows)).await
+    }
+
+    /// Runs statements in order.
+    pub(super) async fn execute_all(
+        &mut self,
+        statements: Vec<Statement>,
+    ) -> Result<(), StoreError> {
+        for statement in statements {
             self.execute(statement).await?;
         }
         Ok(())
@@ -91,9 +108,8 @@ impl Transaction {
             row.insert(0, number.into());
             row
         });
-        let head = format!("INSERT INTO {table} (number, {}) VALUES ", columns.join(", "));
-        let item = format!("(?{})", ", ?".repeat(columns.len()));
-        self.execute_all(&head, &item, ", ", numbered.collect()).await?;
+        let columns = [&["number"][..], columns].concat();
+        self.insert(table, &columns, numbered.collect()).await?;
         Ok((first..=self.number).collect())
     }
 
@@ -103,7 +119,7 @@ impl Transaction {
         let begin = self.connection.dialect().begin;
         self.connection.allow(TURN);
         let begun = self.connection.run_script(begin.into()).await;
-        self.connection.allow(STATEMENT);
+        self.connection.allow(SHORT_STATEMENT);
         let rows = begun?;
         let head = rows.last().ok_or_else(|| StoreError::Corrupt("change_head is empty".into()))?;
         (self.revision, self.number) = (head.integer(0)?, head.integer(1)?);
@@ -135,21 +151,19 @@ impl Transaction {
         let commit = self.connection.dialect().commit(changed);
         self.connection.allow(TURN);
         let committed = self.connection.finish(last_words, commit).await;
-        self.connection.allow(STATEMENT);
+        self.connection.allow(SHORT_STATEMENT);
         committed
     }
 
     /// Whether the transaction that spoke its last words before this one began gave `revision`.
     pub(super) async fn has_committed(&mut self, revision: Revision) -> Result<bool, StoreError> {
-        let text = "SELECT COUNT(*) FROM changes WHERE revision = ? AND writer = ?";
-        let count = Statement::new(text).bind(revision.0 as i64).bind(self.mark);
-        Ok(self.connection.fetch_number(count).await? > 0)
+        changes::has(&mut self.connection, revision, self.mark).await
     }
 
     pub(super) async fn roll_back(&mut self) -> Result<(), StoreError> {
         self.connection.allow(TURN);
         let rolled_back = self.connection.run_script("ROLLBACK".into()).await;
-        self.connection.allow(STATEMENT);
+        self.connection.allow(SHORT_STATEMENT);
         rolled_back.map(drop)
     }
 }

@@ -2,12 +2,13 @@
 //!
 //! A write is acknowledged after the commit. Where one of several fails, the transaction is undone
 //! and each is done again in a transaction of its own, so that nobody pays for another's failure.
+//! Where the database does not let it begin or end, nobody need try again.
 
 use std::time::Duration;
 
 use futures::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
@@ -25,6 +26,10 @@ const BATCH: usize = 64;
 
 /// How long a write may wait before it is refused.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long a caller waits for a database on another machine at the longest: for its turn, for a
+/// transaction that lacks an answer and for another one in its place.
+const LONGEST: Duration = Duration::from_secs(35);
 
 /// How often a write is tried that loses against another writer.
 const TRIES: u32 = 5;
@@ -101,11 +106,21 @@ impl Store {
         let (reply, outcome) = oneshot::channel();
         let job = Write { input, run, outcome: None, since: Instant::now(), reply };
         match self.inner.queue.send_timeout(Box::new(job), PATIENCE).await {
+            Ok(()) if self.inner.is_remote => {
+                let outcome = timeout(LONGEST, outcome).await.map_err(|_| too_slow())?;
+                outcome.map_err(|_| closed())?
+            }
             Ok(()) => outcome.await.map_err(|_| closed())?,
             Err(mpsc::error::SendTimeoutError::Timeout(_)) => Err(too_late()),
             Err(mpsc::error::SendTimeoutError::Closed(_)) => Err(closed()),
         }
     }
+}
+
+fn too_slow() -> StoreError {
+    StoreError::Unavailable(format!(
+        "no answer within {LONGEST:?}; the change may still take place"
+    ))
 }
 
 fn too_late() -> StoreError {
@@ -161,11 +176,18 @@ impl Writer {
             match self.transact(&mut jobs).await {
                 Ok(()) => return jobs.into_iter().for_each(Job::finish),
                 // What one of them met need not meet the others.
-                Err(error) if error.is_verdict() || error == StoreError::Conflict => {}
+                Err(error)
+                    if error == StoreError::Conflict
+                        || jobs.iter().any(|job| job.failure() == Some(&error)) => {}
                 Err(error) => return jobs.into_iter().for_each(|job| job.fail(error.clone())),
             }
         }
         for job in jobs {
+            // Each may take long where the database does not answer.
+            if job.since().elapsed() > PATIENCE {
+                job.fail(too_late());
+                continue;
+            }
             let mut alone = [job];
             let mut outcome = self.transact(&mut alone).await;
             for tried in 1..TRIES {

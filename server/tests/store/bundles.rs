@@ -16,6 +16,7 @@ each_database! {
     bundles_are_listed_in_pages_without_our_own,
     entries_that_federate_decide_how_a_bundle_goes,
     a_bundle_that_nothing_refers_to_may_always_go,
+    many_entries_leave_a_bundle_in_several_transactions,
 }
 
 fn x509(byte: u8) -> X509Authority {
@@ -174,4 +175,30 @@ async fn a_bundle_that_nothing_refers_to_may_always_go(kind: Kind) {
     fresh.store.delete_bundle(domain("a.org"), DeleteMode::Restrict).await.unwrap();
     let twice = [Change::Bundle(domain("a.org"))];
     assert_eq!(fresh.changes(created).await, twice);
+}
+
+async fn many_entries_leave_a_bundle_in_several_transactions(kind: Kind) {
+    for mode in [DeleteMode::Delete, DeleteMode::Dissociate] {
+        let fresh = Fresh::new(kind).await;
+        store_bundles(&fresh.store, &["a.org", "b.org"]).await;
+        let federated = |number: u32| Entry {
+            federates_with: ["a.org", "b.org"].map(domain).into(),
+            ..entry(&format!("{number}"), &format!("/{number}"), &["a:1"])
+        };
+        fresh.store.create_entries((0..1001).map(federated).collect()).await.unwrap();
+        let before = fresh.store.latest_revision().await.unwrap().0;
+        fresh.store.delete_bundle(domain("a.org"), mode).await.unwrap();
+        assert_eq!(fresh.store.bundle(&domain("a.org")).await, Ok(None));
+        let kept = if mode == DeleteMode::Dissociate { 1001 } else { 0 };
+        for table in ["entries", "entry_selectors", "entry_federations"] {
+            let left = fresh.database.number(&format!("SELECT COUNT(*) FROM {table}")).await;
+            assert_eq!(left, kept, "{mode:?}: {table}");
+        }
+        // Others may write between these.
+        let transactions =
+            format!("SELECT COUNT(DISTINCT writer) FROM changes WHERE revision > {before}");
+        assert_eq!(fresh.database.number(&transactions).await, 3, "{mode:?}");
+        let changes = format!("SELECT COUNT(*) FROM changes WHERE revision > {before}");
+        assert_eq!(fresh.database.number(&changes).await, 1002, "{mode:?}");
+    }
 }

@@ -3,8 +3,8 @@
 use futures::TryStreamExt;
 use spire_core::entry::{AdditionalAttributes, Entry, EntryUpdate};
 use spire_server::store::{
-    Bookmark, Change, CreatedEntry, EntryFilter, Page, PageToken, Revision, SetMatch, SetRule,
-    Store, StoreError,
+    Bookmark, Change, CreatedEntry, EntryFilter, Page, PageToken, SetMatch, SetRule, Store,
+    StoreError,
 };
 
 use crate::{Fresh, Kind, at, domain, each_database, entry, id, selectors, store_bundles};
@@ -341,7 +341,7 @@ async fn all_entries_come_in_batches(kind: Kind) {
         )
     });
     create(&fresh.store, &entries.collect::<Vec<_>>()).await;
-    let batches: Vec<_> = fresh.store.every_entry(Revision(0)).try_collect().await.unwrap();
+    let batches: Vec<_> = fresh.store.every_entry(Bookmark::default()).try_collect().await.unwrap();
     assert!(batches.len() > 2);
     let ids = batches.concat().into_iter().map(|entry| entry.id.to_string());
     assert!(ids.eq((0..2345).map(|number| format!("id-{number}"))));

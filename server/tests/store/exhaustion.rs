@@ -69,7 +69,7 @@ async fn read(store: Store) -> Result<u64, StoreError> {
 }
 
 /// Waits until so many reads of entries wait for a lock.
-async fn wait_until_stuck(database: &Database, reads: i64) {
+pub(crate) async fn wait_until_stuck(database: &Database, reads: i64) {
     let query = match database.server().engine() {
         Engine::Postgres => {
             "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() \

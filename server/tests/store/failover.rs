@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::join;
 use spire_core::clock::Clock;
 use spire_core::tasks::Tasks;
 use spire_server::registry::Registry;
@@ -86,7 +87,7 @@ async fn a_registry_shows_what_is_left_and_what_came_instead(kind: Kind) {
 #[tokio::test]
 async fn a_replica_in_the_place_of_the_primary_refuses_writes_until_it_is_promoted() {
     // A server of its own: read_only holds for all of MariaDB.
-    for engine in [Engine::Postgres, Engine::MariaDb] {
+    let test = async |engine| {
         let server = Arc::new(Server::start(engine).await.unwrap());
         let database = Database::on(&server).await.unwrap();
         let name = database.name();
@@ -124,5 +125,13 @@ async fn a_replica_in_the_place_of_the_primary_refuses_writes_until_it_is_promot
         database.execute(&promote).await.unwrap();
         create(&store, "after").await.unwrap();
         assert_eq!(store.count_entries(&all).await, Ok(2), "{engine:?}");
-    }
+
+        database.execute(&demote).await.unwrap();
+        let opening = tokio::spawn(async move { Store::open(&settings).await.unwrap() });
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        assert!(!opening.is_finished(), "{engine:?}: a failover at the start is waited for");
+        database.execute(&promote).await.unwrap();
+        create(&opening.await.unwrap(), "late").await.unwrap();
+    };
+    join(test(Engine::Postgres), test(Engine::MariaDb)).await;
 }

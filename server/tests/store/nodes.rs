@@ -1,10 +1,14 @@
 //! Attested nodes.
 
+use std::sync::Arc;
+
 use futures::TryStreamExt;
+use futures::future::try_join_all;
 use spire_server::store::{
     Attestation, Bookmark, Change, EntryFilter, KeyFingerprint, Node, NodeFilter, Page, Recorded,
-    Redemption, Revision, SetMatch, SetRule, Store, StoreError, TokenUse,
+    Redemption, SetMatch, SetRule, Settings, Store, StoreError, TokenUse,
 };
+use spire_test_databases::{Database, Engine, Server};
 
 use crate::{Fresh, Kind, at, attestation, each_database, entry, id, selectors};
 
@@ -244,7 +248,7 @@ async fn filters_find_what_they_name(kind: Kind) {
         let count = fresh.store.count_nodes(filter).await.unwrap();
         assert_eq!(count, expected.len() as u64, "{filter:?}");
     }
-    let all: Vec<_> = fresh.store.every_node(Revision(0)).try_collect().await.unwrap();
+    let all: Vec<_> = fresh.store.every_node(Bookmark::default()).try_collect().await.unwrap();
     assert_eq!(all.concat().len(), 4);
     assert_eq!(fresh.store.nodes(&[id("/a"), id("/x"), id("/d")]).await.unwrap().len(), 2);
 }
@@ -269,4 +273,33 @@ async fn pruning_spares_the_banned_and_the_proof_of_first_use(kind: Kind) {
     assert_eq!(prune(true, 9).await, Ok(vec![]));
     assert_eq!(fresh.store.count_nodes(&NodeFilter::default()).await, Ok(2));
     assert_eq!(fresh.database.number("SELECT COUNT(*) FROM node_selectors").await, 4);
+}
+
+#[tokio::test]
+async fn many_agents_go_with_few_statements() {
+    // A server of its own, which counts for all databases.
+    let server = Arc::new(Server::start(Engine::MariaDb).await.unwrap());
+    let database = Database::on(&server).await.unwrap();
+    let settings = Settings::new(database.database_type(), &database.connection_string()).unwrap();
+    let store = Store::open(&settings).await.unwrap();
+    let found: Vec<_> = (0..15).map(|number| format!("x509pop:of:{number}")).collect();
+    let found: Vec<_> = found.iter().map(String::as_str).collect();
+    let attested = (0..200).map(|number| Attestation {
+        expires_at: at(100),
+        selectors: selectors(&found),
+        ..attestation(&format!("/{number}"), "1")
+    });
+    let recorded = attested.map(|attestation| store.record_attestation(attestation, at(1)));
+    try_join_all(recorded).await.unwrap();
+
+    let executed = "SELECT CAST(variable_value AS SIGNED) FROM information_schema.global_status \
+                    WHERE variable_name = 'COM_STMT_EXECUTE'";
+    let before = database.number(executed).await.unwrap();
+    assert_eq!(store.prune_expired_nodes(at(200), false, 500).await.unwrap().len(), 200);
+    let statements = database.number(executed).await.unwrap() - before;
+    assert!(statements < 40, "{statements}");
+    for table in ["nodes", "node_selectors"] {
+        let left = database.number(&format!("SELECT COUNT(*) FROM {table}")).await;
+        assert_eq!(left.unwrap(), 0, "{table}");
+    }
 }

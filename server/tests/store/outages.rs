@@ -7,6 +7,7 @@ use spire_server::store::{EntryFilter, Settings, Store, StoreError};
 use spire_test_databases::{Cut, Database, Engine, Proxy, Server};
 use tokio::time::Instant;
 
+use crate::exhaustion::wait_until_stuck;
 use crate::{entry, private};
 
 const ENGINES: [Engine; 2] = [Engine::Postgres, Engine::MariaDb];
@@ -89,6 +90,36 @@ async fn a_connection_that_leads_nowhere_keeps_nobody_for_long() {
         let Err(StoreError::Unavailable(why)) = refused else { panic!("{refused:?}") };
         assert!(why.contains("no answer within"), "{engine:?}: {why}");
         assert!(begun.elapsed() < Duration::from_secs(25), "{engine:?}: {:?}", begun.elapsed());
+        proxy.hold(false);
+        create(&store, "after").await.unwrap();
+        assert_eq!(count(&store).await, 2, "{engine:?}");
+    };
+    futures::future::join_all(ENGINES.map(test)).await;
+}
+
+#[tokio::test]
+async fn a_connection_that_is_lost_in_the_middle_of_a_write_keeps_nobody_for_long() {
+    let test = async |engine| {
+        let database = private(engine).await;
+        let proxy = Proxy::to(database.server().address().unwrap()).await.unwrap();
+        let text = database.through(&proxy).unwrap();
+        let settings = Settings::new(database.database_type(), &text).unwrap();
+        let store = Store::open(&settings).await.unwrap();
+        create(&store, "before").await.unwrap();
+        let (lock, unlock) = match engine {
+            Engine::Postgres => ("BEGIN; LOCK TABLE entries IN ACCESS EXCLUSIVE MODE", "ROLLBACK"),
+            Engine::MariaDb => ("LOCK TABLES entries WRITE", "UNLOCK TABLES"),
+        };
+        let mut obstacle = database.hold(lock).await.unwrap();
+        let begun = Instant::now();
+        let (refused, ()) = futures::join!(create(&store, "lost"), async {
+            wait_until_stuck(&database, 1).await;
+            proxy.hold(true);
+        });
+        let Err(StoreError::Unavailable(why)) = refused else { panic!("{refused:?}") };
+        assert!(why.contains("no answer within"), "{engine:?}: {why}");
+        assert!(begun.elapsed() < Duration::from_secs(30), "{engine:?}: {:?}", begun.elapsed());
+        obstacle.execute(unlock).await.unwrap();
         proxy.hold(false);
         create(&store, "after").await.unwrap();
         assert_eq!(count(&store).await, 2, "{engine:?}");

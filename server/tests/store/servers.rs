@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use spire_server::store::{EntryFilter, OpenError, Settings, Store, TlsFiles, check};
-use spire_test_databases::Engine;
+use spire_test_databases::{Engine, Proxy};
 
 use crate::{Fresh, Kind, Location, each_database, entry, private};
 
@@ -118,6 +118,40 @@ async fn a_look_makes_nothing(kind: Kind) {
     assert!(look.create_entries(vec![entry("2", "/2", &["a:1"])]).await.is_err());
 }
 
+#[tokio::test]
+async fn a_user_that_may_not_create_tables_can_start_a_server_on_those_that_are_there() {
+    for engine in [Engine::Postgres, Engine::MariaDb] {
+        let database = private(engine).await;
+        let text = database.connection_string();
+        let administrator = Settings::new(database.database_type(), &text).unwrap();
+        Store::open(&administrator).await.unwrap().close().await;
+        let name = database.name();
+        let user = format!("user_{}", &name[name.len() - 20..]);
+        let rights = match engine {
+            Engine::Postgres => format!(
+                "CREATE ROLE {user} LOGIN PASSWORD 'p'; REVOKE CREATE ON SCHEMA public FROM PUBLIC; \
+                 GRANT USAGE ON SCHEMA public TO {user}; \
+                 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {user}"
+            ),
+            Engine::MariaDb => format!(
+                "CREATE USER {user} IDENTIFIED BY 'p'; \
+                 GRANT SELECT, INSERT, UPDATE, DELETE ON {name}.* TO {user}"
+            ),
+        };
+        database.execute(&rights).await.unwrap();
+        let text = match engine {
+            Engine::Postgres => text.replace("postgres:not-secret@", &format!("{user}:p@")),
+            Engine::MariaDb => text.replace("spire:not-secret@", &format!("{user}:p@")),
+        };
+        for disable_migration in [false, true] {
+            let settings = Settings::new(database.database_type(), &text).unwrap();
+            let store = Store::open(&Settings { disable_migration, ..settings }).await.unwrap();
+            let one = entry(&format!("{disable_migration}"), "/one", &["a:1"]);
+            store.create_entries(vec![one]).await.unwrap().remove(0).unwrap();
+        }
+    }
+}
+
 async fn opens(settings: Settings) -> Result<(), String> {
     Store::open(&settings).await.map(drop).map_err(|error| error.to_string())
 }
@@ -142,8 +176,19 @@ async fn postgres_proves_itself_where_it_must() {
     open(&format!("sslmode=verify-full sslrootcert={root}")).await.unwrap();
     let (certificate, key) = (tls.client_certificate.display(), tls.client_key.display());
     open(&format!("sslrootcert={root} sslcert={certificate} sslkey={key}")).await.unwrap();
-    let unknown = open("sslmode=verify-full").await.unwrap_err();
-    assert!(unknown.contains("certificate"), "{unknown}");
+    let foreign = tls.client_certificate.display();
+    for unknown in ["sslmode=verify-full", "sslmode=verify-ca", &format!("sslrootcert={foreign}")] {
+        let refused = open(unknown).await.unwrap_err();
+        assert!(refused.contains("certificate"), "{unknown}: {refused}");
+    }
+    // The certificate is not for the address of the proxy.
+    let proxy = Proxy::to(address).await.unwrap();
+    let (ip, port) = (proxy.address().ip(), proxy.address().port());
+    let other = format!("host={ip} port={port} sslrootcert={root}");
+    open(&format!("{other} sslmode=verify-ca")).await.unwrap();
+    open(&format!("{other} sslmode=require")).await.unwrap();
+    let name = open(&format!("{other} sslmode=verify-full")).await.unwrap_err();
+    assert!(name.contains("not valid for name"), "{name}");
     let password = open("password=wrong").await.unwrap_err();
     assert!(password.contains("check user and password"), "{password}");
     let absent = open("dbname=nowhere").await.unwrap_err();

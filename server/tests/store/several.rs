@@ -175,16 +175,30 @@ async fn a_replica_is_read_unless_it_lags_hangs_or_is_gone() {
         let replica = Store::open(&Settings::new(database.database_type(), &text).unwrap()).await;
         let replica = replica.unwrap();
         replica.create_entries(vec![entry("replica", "/r", &["a:1"])]).await.unwrap();
+        // What it has instead tells where was read.
+        let follow = async || {
+            let head = "FROM changes WHERE revision = (SELECT revision FROM change_head)";
+            let revision = primary.database.number("SELECT revision FROM change_head").await;
+            let writer = primary.database.number(&format!("SELECT writer {head}")).await;
+            let log = format!(
+                "DELETE FROM changes; UPDATE change_head SET revision = {revision}; \
+                 INSERT INTO changes (revision, kind, name, changed_at, writer) \
+                 VALUES ({revision}, 1, '1', 0, {writer})"
+            );
+            database.execute(&log).await.unwrap();
+        };
         let with = |text: &str| Settings {
             ro_connection_string: ConnectionString::new(text),
             ..primary.settings.clone()
         };
         let read = async |store: &Store| {
-            let revision = store.latest_revision().await.unwrap();
-            let entries: Vec<_> = store.every_entry(revision).try_concat().await.unwrap();
+            let bookmark = store.bookmark().await.unwrap();
+            let entries: Vec<_> = store.every_entry(bookmark).try_concat().await.unwrap();
             entries.into_iter().map(|entry| entry.id.as_str().to_owned()).collect::<Vec<_>>()
         };
         let everything = async |text: &str| read(&Store::open(&with(text)).await.unwrap()).await;
+        assert_eq!(everything(&text).await, ["1"], "{engine:?}: it has another history");
+        follow().await;
         assert_eq!(everything(&text).await, ["replica"], "{engine:?}");
 
         // It hangs with the connection that is open, then with a new one.
@@ -196,9 +210,10 @@ async fn a_replica_is_read_unless_it_lags_hangs_or_is_gone() {
             let begun = Instant::now();
             assert_eq!(read(&store).await, expected, "{engine:?}: it hangs");
             assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
-            replica.create_entries(vec![entry("r2", "/r2", &["a:1"])]).await.unwrap();
             primary.store.create_entries(vec![entry("2", "/2", &["a:1"])]).await.unwrap();
+            follow().await;
         }
+        assert_eq!(everything(&text).await, ["replica"], "{engine:?}: it has caught up");
         primary.store.create_entries(vec![entry("3", "/3", &["a:1"])]).await.unwrap();
         assert_eq!(everything(&text).await, ["1", "2", "3"], "{engine:?}: it lags");
         assert_eq!(everything(gone).await, ["1", "2", "3"], "{engine:?}: it is gone");

@@ -1,9 +1,35 @@
 //! Locks and obstacles, and what the store does about them.
 
+use spire_core::entry::EntryUpdate;
 use spire_server::store::{EntryFilter, StoreError};
 use sqlx::Connection;
 
-use crate::{Fresh, entry};
+use crate::{Fresh, Kind, at, each_database, entry};
+
+each_database! {
+    a_row_that_cannot_be_read_costs_nobody_else_a_write,
+}
+
+async fn a_row_that_cannot_be_read_costs_nobody_else_a_write(kind: Kind) {
+    let fresh = Fresh::new(kind).await;
+    let one = |name: &str| vec![entry(name, &format!("/{name}"), &["a:1"])];
+    fresh.store.create_entries(one("spoilt")).await.unwrap();
+    let bytes = if kind == Kind::Postgres { r"'\xff'" } else { "x'ff'" };
+    fresh.database.execute(&format!("UPDATE entries SET selectors = {bytes}")).await;
+    // While the first one is written the others come together.
+    let update =
+        EntryUpdate { x509_svid_ttl: Some(60), ..EntryUpdate::new("spoilt".parse().unwrap()) };
+    let (first, updated, token, last) = futures::join!(
+        fresh.store.create_entries(one("first")),
+        fresh.store.update_entries(vec![update]),
+        fresh.store.create_join_token("token".into(), at(1000), None),
+        fresh.store.create_entries(one("last")),
+    );
+    assert!(matches!(updated, Err(StoreError::Corrupt(_))), "{updated:?}");
+    assert!(first.unwrap()[0].is_ok() && last.unwrap()[0].is_ok());
+    token.unwrap();
+    assert_eq!(fresh.store.count_entries(&EntryFilter::default()).await, Ok(3));
+}
 
 #[tokio::test]
 async fn a_locked_database_refuses_writes_serves_reads_and_recovers() {

@@ -287,10 +287,7 @@ async fn follow(
     // The replica is asked first, so that it is not ahead of the primary.
     let asked = async {
         let mut connection = Connection::open(&replica.onlooker()).await?;
-        let read_only = match replica {
-            Place::Postgres(_) => postgres::is_read_only(&mut connection).await?,
-            _ => mysql::is_read_only(&mut connection).await?,
-        };
+        let read_only = connection.is_read_only().await?;
         let revision = connection.fetch_number(revision.clone()).await?;
         connection.close().await;
         Ok::<_, StoreError>((read_only, revision))

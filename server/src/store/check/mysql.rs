@@ -32,16 +32,11 @@ pub(super) async fn look(
     let row = one(connection, "SHOW SESSION STATUS LIKE 'Ssl_version'").await?;
     let tls = row.text(1)?;
     report.fact("TLS", if tls.is_empty() { "no" } else { tls });
-    if is_read_only(connection).await? {
+    if connection.is_read_only().await? {
         let what = "connection_string leads to a database that takes no writes: is it a replica?";
         report.problem(what, "let it lead to the primary");
     }
     settings(connection, report).await
-}
-
-/// Whether it takes no writes of ordinary users.
-pub(super) async fn is_read_only(connection: &mut Connection) -> Result<bool, StoreError> {
-    one(connection, "SELECT CAST(@@global.read_only AS SIGNED)").await?.truth(0)
 }
 
 async fn one(connection: &mut Connection, text: &'static str) -> Result<Row, StoreError> {

@@ -33,7 +33,7 @@ pub(super) async fn look(
         let what = format!("PostgreSQL {} is too old to be supported", row.text(0)?);
         report.problem(what, "upgrade to PostgreSQL 13 or later");
     }
-    if is_read_only(connection).await? {
+    if connection.is_read_only().await? {
         let what = "connection_string leads to a replica, which takes no writes";
         report.problem(what, "let it lead to the primary");
     }
@@ -47,11 +47,6 @@ pub(super) async fn look(
         );
     }
     Ok(())
-}
-
-/// Whether it takes no writes.
-pub(super) async fn is_read_only(connection: &mut Connection) -> Result<bool, StoreError> {
-    one(connection, "SELECT pg_is_in_recovery()::int::bigint").await?.truth(0)
 }
 
 async fn one(connection: &mut Connection, text: &'static str) -> Result<Row, StoreError> {

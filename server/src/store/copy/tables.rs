@@ -5,7 +5,7 @@ use crate::store::database::Connection;
 use crate::store::page::{Page, PageToken};
 use crate::store::row::Row;
 use crate::store::selection::Selection;
-use crate::store::sql::{Statement, Value, insert as in_rows, look_up};
+use crate::store::sql::{Statement, Value, insert_many as in_rows, look_up};
 use crate::store::{
     CaJournal, KeyFingerprint, StoreError, bundles, ca_journals, entry_rows, node_rows,
     relationships,

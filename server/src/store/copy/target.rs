@@ -95,9 +95,10 @@ impl Filling {
         let unavailable = |error| OpenError::unavailable(&place, error);
         let connection = &mut self.connection;
         migrations::lock(connection, unavailable).await?;
-        self.made_tables = place.table_names(connection).await.map_err(unavailable)?.is_empty();
+        let tables = place.table_names(connection).await.map_err(unavailable)?;
+        self.made_tables = tables.is_empty();
         self.made_file = was_missing && self.made_tables;
-        migrations::steps(connection, false, unavailable).await?;
+        migrations::steps(connection, &tables, false, unavailable).await?;
         let begin = place.begin_filling();
         let head = connection.run_script(begin.into()).await.map_err(unavailable)?;
         if head.is_empty() {

@@ -16,7 +16,7 @@ use std::io;
 
 use sqlx::error::DatabaseError;
 use sqlx::mysql::MySqlConnectOptions;
-use sqlx::postgres::PgConnectOptions;
+use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use sqlx::sqlite::SqliteConnectOptions;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -57,6 +57,8 @@ pub(super) struct Dialect {
     pub(super) numbers_parameters: bool,
     /// What an error says about the call; `None` where it says nothing in particular.
     pub(super) meaning: fn(&dyn DatabaseError) -> Option<StoreError>,
+    /// Yields 1 where nothing can be written.
+    pub(super) is_read_only: &'static str,
     /// Whether an error while a connection opens is that of a database that starts, stops or is
     /// busy.
     pub(super) passes: fn(&dyn DatabaseError) -> bool,
@@ -97,6 +99,7 @@ pub(super) static SQLITE: Dialect = Dialect {
     analyze: "",
     numbers_parameters: false,
     meaning: sqlite::meaning,
+    is_read_only: "SELECT 0",
     passes: |_| false,
 };
 
@@ -125,6 +128,7 @@ pub(super) static POSTGRES: Dialect = Dialect {
     analyze: "",
     numbers_parameters: true,
     meaning: postgres::meaning,
+    is_read_only: "SELECT (current_setting('transaction_read_only') = 'on')::int::bigint",
     passes: postgres::passes,
 };
 
@@ -151,6 +155,7 @@ pub(super) static MYSQL: Dialect = Dialect {
     analyze: " TABLE",
     numbers_parameters: false,
     meaning: mysql::meaning,
+    is_read_only: "SELECT CAST(@@global.read_only AS SIGNED)",
     passes: mysql::passes,
 };
 
@@ -300,6 +305,20 @@ impl Place {
     pub(super) async fn listen(self, changed: watch::Sender<Revision>, stop: CancellationToken) {
         if let Self::Postgres(options) = self {
             notifications::listen(*options, changed, stop).await;
+        }
+    }
+
+    /// Tells what is weaker about its connections than it may seem.
+    pub(super) fn warn(&self) {
+        if let Self::Postgres(options) = self
+            && matches!(options.get_ssl_mode(), PgSslMode::VerifyCa)
+        {
+            tracing::warn!(
+                subsystem_name = "datastore",
+                database = self.name(),
+                "Datastore may show a certificate with any name, and public authorities count too; \
+                 set sslmode=verify-full where the certificate has the name of the host"
+            );
         }
     }
 

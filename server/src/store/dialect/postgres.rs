@@ -24,7 +24,7 @@ const KEYWORDS: [&str; 12] = [
 ];
 
 /// Keywords that only tune other drivers.
-const WITHOUT_EFFECT: [&str; 20] = [
+const WITHOUT_EFFECT: [&str; 19] = [
     "binary_parameters",
     "channel_binding",
     "client_encoding",
@@ -40,7 +40,6 @@ const WITHOUT_EFFECT: [&str; 20] = [
     "keepalives_interval",
     "krbspn",
     "krbsrvname",
-    "passfile",
     "sslinline",
     "sslsni",
     "target_session_attrs",
@@ -51,18 +50,22 @@ const WITHOUT_EFFECT: [&str; 20] = [
 /// environment variables that every client of PostgreSQL reads, such as `PGPASSWORD`. A keyword
 /// that names neither is a setting of the session on the server, such as `search_path`.
 ///
-/// TLS is required unless `sslmode` says otherwise, as in SPIRE. Where an authority is checked the
-/// name is checked too, also for `verify-ca` and for `require` with `sslrootcert`: public
-/// authorities count beside the one that is named, and any certificate of theirs would do.
+/// TLS is required unless `sslmode` says otherwise, as in SPIRE. With `sslrootcert` the certificate is
+/// checked, but its name only by `verify-full`.
 ///
 /// # Source
 /// PostgreSQL, libpq, Connection Strings and Parameter Key Words.
 pub(super) fn options(text: &str) -> Result<PgConnectOptions, String> {
+    read(text, |name| std::env::var(name).ok().filter(|value| !value.is_empty()))
+}
+
+fn read(
+    text: &str,
+    environment: impl Fn(&str) -> Option<String>,
+) -> Result<PgConnectOptions, String> {
     let is_uri = text.starts_with("postgres://") || text.starts_with("postgresql://");
     let given = if is_uri { of_uri(text)? } else { of_keywords(text)? };
     let value = |key: &str| given.iter().rev().find(|pair| pair.0 == key).map(|pair| &*pair.1);
-    let environment = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-
     let host = value("hostaddr").or(value("host")).map(str::to_owned);
     let host = host.or_else(|| environment("PGHOST")).unwrap_or_else(|| "localhost".to_owned());
     if host.contains(',') {
@@ -70,14 +73,15 @@ pub(super) fn options(text: &str) -> Result<PgConnectOptions, String> {
         return Err(why.to_owned());
     }
     let mode = value("sslmode").map(str::to_owned).or_else(|| environment("PGSSLMODE"));
-    let root = value("sslrootcert").filter(|root| *root != "system");
-    let mode = match mode.as_deref() {
+    let root = value("sslrootcert").map(str::to_owned).or_else(|| environment("PGSSLROOTCERT"));
+    let mode = match (mode.as_deref(), root.as_deref()) {
         // Nobody is between the two ends of a socket.
         _ if host.starts_with('/') => "disable",
-        None | Some("require") if root.is_some() => "verify-full",
-        None => "require",
-        Some("verify-ca") => "verify-full",
-        Some(mode) => mode,
+        // Any name has a certificate of some public authority.
+        (None | Some("require" | "verify-ca"), Some("system")) => "verify-full",
+        (None | Some("require"), Some(_)) => "verify-ca",
+        (None, None) => "require",
+        (Some(mode), _) => mode,
     };
 
     let mut url = Url::parse("postgres://localhost").map_err(|error| error.to_string())?;
@@ -85,6 +89,7 @@ pub(super) fn options(text: &str) -> Result<PgConnectOptions, String> {
     for (key, value) in &given {
         match key.as_str() {
             "host" | "hostaddr" | "sslmode" | "sslrootcert" => {}
+            "passfile" => return Err("passfile has no effect; let PGPASSFILE name it".to_owned()),
             "port" if value.parse::<u16>().is_err() => return Err("port is no number".to_owned()),
             key if KEYWORDS.contains(&key) => drop(query.append_pair(key, value)),
             key if WITHOUT_EFFECT.contains(&key) => {}
@@ -92,8 +97,8 @@ pub(super) fn options(text: &str) -> Result<PgConnectOptions, String> {
         }
     }
     query.append_pair("host", &host).append_pair("sslmode", mode);
-    if let Some(root) = root {
-        query.append_pair("sslrootcert", root);
+    if let Some(root) = root.filter(|root| root != "system") {
+        query.append_pair("sslrootcert", &root);
     }
     drop(query);
     let options = PgConnectOptions::from_url(&url).map_err(|error| error.to_string())?;
@@ -226,13 +231,20 @@ mod tests {
             ("host=a sslmode=require", "Require"),
             ("host=a sslmode=prefer", "Prefer"),
             ("host=a sslmode=disable", "Disable"),
-            ("host=a sslrootcert=/ca.pem", "VerifyFull"),
-            ("host=a sslmode=verify-ca sslrootcert=/ca.pem", "VerifyFull"),
-            ("host=a sslmode=verify-full sslrootcert=system", "VerifyFull"),
+            ("host=a sslrootcert=/ca.pem", "VerifyCa"),
+            ("host=a sslmode=require sslrootcert=/ca.pem", "VerifyCa"),
+            ("host=a sslmode=verify-ca sslrootcert=/ca.pem", "VerifyCa"),
+            ("host=a sslmode=verify-full sslrootcert=/ca.pem", "VerifyFull"),
+            ("host=a sslmode=verify-ca sslrootcert=system", "VerifyFull"),
+            ("host=a sslrootcert=system", "VerifyFull"),
             ("host=/run/postgresql", "Disable"),
         ] {
             assert_eq!(mode(text), expected, "{text}");
         }
+        let of_environment = |name: &str| (name == "PGSSLROOTCERT").then(|| "/ca.pem".to_owned());
+        let mode = format!("{:?}", read("host=a", of_environment).unwrap().get_ssl_mode());
+        assert_eq!(mode, "VerifyCa");
+        assert!(options("host=a passfile=/p").unwrap_err().contains("PGPASSFILE"));
         assert!(options("host=a,b").unwrap_err().contains("one address"));
         assert!(options("postgres://me@a,b/spire").unwrap_err().contains("one address"));
         assert!(options("host=a sslmode=sometimes").is_err());
