@@ -2,10 +2,11 @@
 //! patiently. It knows no service: whoever uses it brings the SDK's client of the service it needs.
 
 mod http;
+mod own;
 
 use std::error::Error;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use aws_config::retry::RetryConfig;
@@ -102,6 +103,8 @@ struct Inner {
     static_key: Option<StaticKey>,
     endpoints: Endpoints,
     http: SharedHttpClient,
+    /// The server's own credentials, where they do not stand in the section.
+    own: OnceLock<SharedCredentialsProvider>,
 }
 
 impl Aws {
@@ -115,7 +118,8 @@ impl Aws {
         endpoints: Endpoints,
     ) -> Result<Self, String> {
         let http = http::client(&endpoints)?;
-        Ok(Self(Arc::new(Inner { plugin, static_key, endpoints, http })))
+        let own = OnceLock::new();
+        Ok(Self(Arc::new(Inner { plugin, static_key, endpoints, http, own })))
     }
 
     /// The server's own credentials, for `region`; without one the SDK's environment says which.
@@ -141,7 +145,15 @@ impl Aws {
             let key = Credentials::new(id, secret.as_str(), token, None, self.0.plugin);
             loader = loader.credentials_provider(key);
         }
-        loader.load().await
+        let config = loader.load().await;
+        match (&self.0.static_key, config.credentials_provider()) {
+            (None, Some(found)) => {
+                let kept = || SharedCredentialsProvider::new(own::Kept::new(found));
+                let own = self.0.own.get_or_init(kept).clone();
+                config.into_builder().credentials_provider(own).build()
+            }
+            _ => config,
+        }
     }
 
     /// The credentials of the role `role_arn`, which the server's own may assume.

@@ -78,7 +78,7 @@ impl FromSection for Config {
         let supplement = reader.string("supplemental_bundle_path").map(PathBuf::from);
         let (authority, mut endpoints) = (authority?, endpoints?);
         if let Some(endpoint) = endpoint {
-            endpoints.or_insert("acmpca", endpoint);
+            endpoints.or_insert("acmpca", ("endpoint", endpoint), reader);
         }
         Some(Self {
             region: arn::region(&authority).or(region),

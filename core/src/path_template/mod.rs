@@ -69,9 +69,30 @@ impl PathTemplate {
         Ok(Self { nodes, text: text.into() })
     }
 
-    /// Reads the key `agent_path_template`, in whose place `default` stands.
+    /// Reads the key `agent_path_template`, in whose place `default` stands. A template that makes
+    /// slashes whatever the fields are would never make an [`agent_id`](Self::agent_id).
     pub fn read(reader: &mut Reader<'_>, default: &str) -> Option<Self> {
-        let parse = |text: &str| Self::parse(text).map_err(|error| error.to_string());
+        Self::read_checked(reader, default, |template| match template.makes_slashes() {
+            true => Err("an action in braces makes a slash; write slashes outside of the braces"),
+            false => Ok(()),
+        })
+    }
+
+    /// As [`read`](Self::read), for [`agent_id_of_paths`](Self::agent_id_of_paths).
+    pub fn read_of_paths(reader: &mut Reader<'_>, default: &str) -> Option<Self> {
+        Self::read_checked(reader, default, |_| Ok(()))
+    }
+
+    fn read_checked(
+        reader: &mut Reader<'_>,
+        default: &str,
+        check: impl Fn(&Self) -> Result<(), &'static str>,
+    ) -> Option<Self> {
+        let parse = |text: &str| {
+            let template = Self::parse(text).map_err(|error| error.to_string())?;
+            check(&template)?;
+            Ok(template)
+        };
         reader
             .parsed("agent_path_template", "use fields, pipes and functions only", parse)
             .or_else(|| Self::parse(default).ok())
@@ -125,18 +146,31 @@ impl PathTemplate {
             .map_err(|source| TemplateError::Path { path, source })
     }
 
+    /// Whether an action makes a slash though no field has one.
+    fn makes_slashes(&self) -> bool {
+        let word = |_: &[String]| Ok(Value::from("x"));
+        self.nodes.iter().any(|node| match node {
+            Node::Text(_) => false,
+            // What cannot be applied to a plain word is left to the nodes.
+            Node::Action(pipeline) => {
+                evaluate(pipeline, &word).is_ok_and(|value| value.to_text().contains('/'))
+            }
+        })
+    }
+
     /// The text; `check` sees what each action makes.
     fn render(
         &self,
         fields: &Value,
         check: impl Fn(&str) -> Result<(), String>,
     ) -> Result<String, String> {
+        let field = |path: &[String]| fields.field(path).cloned();
         let mut text = String::new();
         for node in &self.nodes {
             match node {
                 Node::Text(literal) => text.push_str(literal),
                 Node::Action(pipeline) => {
-                    let value = evaluate(pipeline, fields)?.to_text();
+                    let value = evaluate(pipeline, &field)?.to_text();
                     check(&value)?;
                     text.push_str(&value);
                 }
@@ -154,7 +188,10 @@ fn bounded(text: &str) -> Result<(), String> {
     Ok(())
 }
 
-fn evaluate(pipeline: &Pipeline, fields: &Value) -> Result<Value, String> {
+/// Finds a field by its path.
+type Fields<'f> = &'f dyn Fn(&[String]) -> Result<Value, String>;
+
+fn evaluate(pipeline: &Pipeline, fields: Fields<'_>) -> Result<Value, String> {
     let mut piped = None;
     for command in &pipeline.0 {
         let value = match command {
@@ -178,10 +215,10 @@ fn evaluate(pipeline: &Pipeline, fields: &Value) -> Result<Value, String> {
     piped.ok_or_else(|| "empty pipeline".to_owned())
 }
 
-fn operand_value(operand: &Operand, fields: &Value) -> Result<Value, String> {
+fn operand_value(operand: &Operand, fields: Fields<'_>) -> Result<Value, String> {
     match operand {
         Operand::Literal(value) => Ok(value.clone()),
-        Operand::Field(path) => fields.field(path).cloned(),
+        Operand::Field(path) => fields(path),
         Operand::Nested(pipeline, path) => evaluate(pipeline, fields)?.field(path).cloned(),
     }
 }
@@ -293,6 +330,34 @@ mod tests {
         assert_eq!(id.unwrap().path(), "/spire/agent/a/web-eu");
         let id = template("/a/{{ .Role }}").agent_id_of_paths(&domain, &fields);
         assert_eq!(id.unwrap().path(), "/spire/agent/a/web/eu");
+    }
+
+    #[test]
+    fn a_template_that_makes_slashes_for_every_node_is_refused_when_it_is_read() {
+        let read = |text: &str| {
+            let section = crate::config::Section::parse(&format!("agent_path_template = {text:?}"));
+            let section = section.unwrap();
+            let (_, strict) = section.read(|reader| PathTemplate::read(reader, "/a"));
+            let (_, paths) = section.read(|reader| PathTemplate::read_of_paths(reader, "/a"));
+            assert!(paths.mistakes.is_empty(), "{text}: {paths:?}");
+            strict.mistakes.into_iter().map(|mistake| mistake.message).collect::<Vec<_>>()
+        };
+        for text in [
+            "{{ printf \"/%s\" .InstanceID }}",
+            "/a/{{ list .AccountID .Region | join \"/\" }}",
+            "/{{ printf \"%s/%s\" .PluginName .Tags.Role }}",
+        ] {
+            let mistakes = read(text);
+            assert_eq!(mistakes.len(), 1, "{text}: {mistakes:?}");
+            assert!(mistakes[0].contains("write slashes outside of the braces"), "{mistakes:?}");
+        }
+        for text in [
+            "/{{ .PluginName }}/{{ .Tags.Role | replace \"/\" \"-\" }}",
+            "/{{ index .Tags \"a/b\" }}",
+            "/{{ (splitList \"/\" .Name) | last }}",
+        ] {
+            assert_eq!(read(text), Vec::<String>::new(), "{text}");
+        }
     }
 
     #[test]

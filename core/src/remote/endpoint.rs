@@ -73,6 +73,17 @@ impl Endpoint {
         };
         self.0.scheme() == "http" && !near
     }
+
+    /// Warns that what is sent there can be read, where `key` has placed it so.
+    fn warn_if_exposed(&self, key: &str, reader: &mut Reader<'_>) {
+        if self.is_exposed() {
+            reader.warn(format!(
+                "{} is reached without encryption at {}; use https unless the way there is trusted",
+                reader.path_of(key),
+                self.as_str()
+            ));
+        }
+    }
 }
 
 /// What a plugin's block `endpoints { … }` says. Empty where there is none.
@@ -91,14 +102,7 @@ impl Endpoints {
             for name in names {
                 let remedy = "write a base URL such as https://ec2.example.org";
                 let Some(endpoint) = reader.parsed(name, remedy, Endpoint::parse) else { continue };
-                if endpoint.is_exposed() {
-                    reader.warn(format!(
-                        "{} is reached without encryption at {}; use https unless the way there \
-                         is trusted",
-                        reader.path_of(name),
-                        endpoint.as_str()
-                    ));
-                }
+                endpoint.warn_if_exposed(name, reader);
                 endpoints.by_name.insert(name, endpoint);
             }
             let remedy = "name a readable PEM file with the CA certificates of these endpoints";
@@ -114,10 +118,18 @@ impl Endpoints {
         self.by_name.get(name)
     }
 
-    /// Moves a service to `endpoint` unless the block has placed it: for keys that are older than
-    /// the block.
-    pub fn or_insert(&mut self, name: &'static str, endpoint: Endpoint) {
-        self.by_name.entry(name).or_insert(endpoint);
+    /// Moves a service to the URL of `key` unless the block has placed it: for keys that are older
+    /// than the block. The same is warned about.
+    pub fn or_insert(
+        &mut self,
+        name: &'static str,
+        (key, endpoint): (&str, Endpoint),
+        reader: &mut Reader<'_>,
+    ) {
+        if !self.by_name.contains_key(name) {
+            endpoint.warn_if_exposed(key, reader);
+            self.by_name.insert(name, endpoint);
+        }
     }
 
     /// CA certificates that are trusted beside those of the system, DER.

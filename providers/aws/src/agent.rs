@@ -32,7 +32,7 @@ pub const PLUGIN: Plugin<dyn EvidenceSource> = Plugin {
         let client = Client::of_metadata(&config.endpoints).map_err(|error| unusable(&error))?;
         let endpoint = match config.endpoints.get("metadata") {
             Some(endpoint) => endpoint.clone(),
-            None => endpoint_of_environment().map_err(|error| unusable(&error))?,
+            None => endpoint_of_environment(variable).map_err(|error| unusable(&error))?,
         };
         Ok(Arc::new(Iid { metadata: Metadata::new(client, endpoint, config.allow_imds_v1) }))
     },
@@ -57,7 +57,7 @@ impl FromSection for Config {
         }
         let mut endpoints = Endpoints::read(reader, &["metadata"])?;
         if let Some(endpoint) = endpoint {
-            endpoints.or_insert("metadata", endpoint);
+            endpoints.or_insert("metadata", ("ec2_metadata_endpoint", endpoint), reader);
         }
         Some(Self { endpoints, allow_imds_v1 })
     }
@@ -69,8 +69,11 @@ fn without_version(url: &str) -> &str {
     url.strip_suffix("/latest").unwrap_or(url)
 }
 
-fn endpoint_of_environment() -> Result<Endpoint, String> {
-    let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+fn endpoint_of_environment(variable: impl Fn(&str) -> Option<String>) -> Result<Endpoint, String> {
     if let Some(url) = variable(ENDPOINT_VARIABLE) {
         return Endpoint::parse(without_version(&url))
             .map_err(|error| format!("{ENDPOINT_VARIABLE}: {error}"));
@@ -99,6 +102,28 @@ impl EvidenceSource for Iid {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_environment_moves_the_service() {
+        const URL: &str = "AWS_EC2_METADATA_SERVICE_ENDPOINT";
+        const MODE: &str = "AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE";
+        let endpoint = |environment: &[(&str, &str)]| {
+            let endpoint = endpoint_of_environment(|name| {
+                let found = environment.iter().find(|(variable, _)| *variable == name);
+                found.map(|(_, value)| (*value).to_owned())
+            });
+            endpoint.map(|endpoint| endpoint.as_str().to_owned())
+        };
+        for (environment, expected) in [
+            (&[][..], "http://169.254.169.254"),
+            (&[(MODE, "IPv6")], "http://[fd00:ec2::254]"),
+            (&[(MODE, "IPv4")], "http://169.254.169.254"),
+            (&[(URL, "http://127.0.0.1:1338/latest/"), (MODE, "IPv6")], "http://127.0.0.1:1338"),
+        ] {
+            assert_eq!(endpoint(environment).as_deref(), Ok(expected), "{environment:?}");
+        }
+        assert!(endpoint(&[(URL, "nowhere")]).unwrap_err().starts_with(URL));
+    }
 
     #[test]
     fn the_version_may_stand_at_the_end_of_the_base_url() {

@@ -90,7 +90,8 @@ impl FromSection for Config {
         check_partition(reader);
         let restricted =
             !policy.allowed_account_ids.is_empty() || !matches!(organization, Some(None));
-        if reader.has("assume_role") && !restricted {
+        let assumes = cloud.as_ref().is_some_and(|cloud| cloud.assume_role.is_some());
+        if assumes && !restricted {
             reader.warn(
                 "assume_role is set, but neither allowed_account_ids nor verify_organization: any \
                  AWS account that has a role of that name can attest its instances, with tags of \
@@ -174,6 +175,7 @@ fn accounts(reader: &mut Reader<'_>, key: &'static str) -> Vec<String> {
 /// The partition follows from the region of each node; the key is checked all the same.
 fn check_partition(reader: &mut Reader<'_>) {
     let Some(partition) = reader.string("partition") else { return };
+    reader.warn("partition has no effect: it follows from the region of each node");
     if !PARTITIONS.contains(&partition.as_str()) {
         let sentence = format!("invalid partition {partition:?}, must be one of: {PARTITIONS:?}");
         reader.reject("partition", &sentence, "remove it: it follows from each node's region");

@@ -220,6 +220,18 @@ mod tests {
     }
 
     #[test]
+    fn a08_the_former_key_of_all_regions_is_that_of_none() {
+        let pem = include_bytes!(
+            "../../../localstack-tests/data/aws-iid-certificates/group-rsa-legacy-default.pem"
+        );
+        let der = CertificateDer::from_pem_slice(pem).unwrap();
+        let (_, former) = read_certificate(&der, &Certificate::from_der(&der).unwrap()).unwrap();
+        let keys = RegionKeys::published();
+        let of_regions = keys.0.values().flatten().map(|key| &key.public_key);
+        assert_eq!(of_regions.filter(|key| **key == former.public_key).count(), 0);
+    }
+
+    #[test]
     fn certificates_that_end_soon_are_named() {
         let keys = RegionKeys::published();
         let ending = |day: &str| keys.ending(format!("{day}T00:00:00Z").parse().unwrap());

@@ -60,14 +60,25 @@ impl fmt::Debug for Identity {
 impl Identity {
     /// Resolves [`Default`](Self::Default) as Azure's clients do: by `AZURE_CLIENT_ID` with
     /// `AZURE_CLIENT_SECRET` or `AZURE_FEDERATED_TOKEN_FILE`; `None` is a managed identity.
-    fn of_environment() -> Option<Self> {
-        let value = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-        let app_id = value("AZURE_CLIENT_ID")?;
+    ///
+    /// # Errors
+    /// Where the environment gives a certificate alone, which is not supported.
+    fn of_environment(variable: impl Fn(&str) -> Option<String>) -> Result<Option<Self>, String> {
+        let value = |name: &str| variable(name).filter(|value| !value.is_empty());
+        let Some(app_id) = value("AZURE_CLIENT_ID") else { return Ok(None) };
         if let Some(secret) = value("AZURE_CLIENT_SECRET") {
-            return Some(Self::Secret { app_id, secret: Zeroizing::new(secret) });
+            return Ok(Some(Self::Secret { app_id, secret: Zeroizing::new(secret) }));
         }
-        let path = value("AZURE_FEDERATED_TOKEN_FILE")?;
-        Some(Self::TokenFile { app_id, path: path.into() })
+        if let Some(path) = value("AZURE_FEDERATED_TOKEN_FILE") {
+            return Ok(Some(Self::TokenFile { app_id, path: path.into() }));
+        }
+        match value("AZURE_CLIENT_CERTIFICATE_PATH") {
+            Some(_) => Err("AZURE_CLIENT_CERTIFICATE_PATH is set, but an application proves \
+                            itself by AZURE_CLIENT_SECRET or AZURE_FEDERATED_TOKEN_FILE only; set \
+                            one of them, or unset it to use a managed identity"
+                .to_owned()),
+            None => Ok(None),
+        }
     }
 }
 
@@ -90,7 +101,7 @@ impl Credential {
     ) -> Result<Self, String> {
         let options = transport::options(services).map_err(|error| error.to_string())?;
         let source = match identity {
-            Identity::Default => match Identity::of_environment() {
+            Identity::Default => match Identity::of_environment(|name| std::env::var(name).ok())? {
                 Some(identity) => application(&identity, tenant_id, options),
                 None => managed_identity(options),
             },
@@ -203,6 +214,34 @@ mod tests {
         ] {
             assert!(!is_assertion(other), "{other}");
         }
+    }
+
+    #[test]
+    fn the_environment_says_who_the_server_is() {
+        const ID: &str = "AZURE_CLIENT_ID";
+        const SECRET: &str = "AZURE_CLIENT_SECRET";
+        const FILE: &str = "AZURE_FEDERATED_TOKEN_FILE";
+        const CERTIFICATE: &str = "AZURE_CLIENT_CERTIFICATE_PATH";
+        let identity = |set: &[&str]| {
+            let found =
+                Identity::of_environment(|name| set.contains(&name).then(|| format!("of {name}")));
+            found.map(|identity| match identity {
+                Some(Identity::Secret { app_id, secret }) => format!("{app_id}, {}", *secret),
+                Some(Identity::TokenFile { app_id, path }) => format!("{app_id}, {path:?}"),
+                Some(Identity::Default) | None => "managed".to_owned(),
+            })
+        };
+        for (set, expected) in [
+            (&[][..], "managed"),
+            (&[ID], "managed"),
+            (&[SECRET, FILE, CERTIFICATE], "managed"),
+            (&[ID, SECRET, FILE, CERTIFICATE], "of AZURE_CLIENT_ID, of AZURE_CLIENT_SECRET"),
+            (&[ID, FILE, CERTIFICATE], "of AZURE_CLIENT_ID, \"of AZURE_FEDERATED_TOKEN_FILE\""),
+        ] {
+            assert_eq!(identity(set).as_deref(), Ok(expected), "{set:?}");
+        }
+        let refused = identity(&[ID, CERTIFICATE]).unwrap_err();
+        assert!(refused.starts_with("AZURE_CLIENT_CERTIFICATE_PATH is set"), "{refused}");
     }
 
     #[test]

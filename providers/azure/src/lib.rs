@@ -28,6 +28,8 @@ mod resource_id;
 #[cfg(feature = "server")]
 mod startup;
 #[cfg(feature = "server")]
+mod subscriptions;
+#[cfg(feature = "server")]
 mod transport;
 
 pub mod imds;

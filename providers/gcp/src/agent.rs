@@ -47,7 +47,7 @@ impl FromSection for Config {
             .unwrap_or_else(|| "default".to_owned());
         let mut endpoints = endpoints?;
         if let Some(host) = host {
-            endpoints.or_insert(METADATA, host);
+            endpoints.or_insert(METADATA, ("identity_token_host", host), reader);
         }
         Some(Self { endpoints, service_account })
     }

@@ -15,6 +15,11 @@ pub(super) fn assume_role(
     caller: &Caller,
     world: &World,
 ) -> Result<Response, Refusal> {
+    let arn = call.field("RoleArn");
+    if arn.split(':').nth(1) != Some(partition(&caller.region)) {
+        let message = format!("{arn} is not of the partition of {}", caller.region);
+        return Err(Refusal::new(400, "ValidationError", message));
+    }
     give_out(call, &caller.arn(), world)
 }
 
@@ -28,6 +33,16 @@ pub(super) fn assume_role_with_web_identity(
         return Err(Refusal::new(400, "InvalidIdentityToken", message));
     }
     give_out(call, "arn:aws:iam::fake:web-identity", world)
+}
+
+/// The partition that `region` is in.
+fn partition(region: &str) -> &'static str {
+    match region.split('-').next() {
+        Some("cn") => "aws-cn",
+        Some("eusc") => "aws-eusc",
+        _ if region.starts_with("us-gov-") => "aws-us-gov",
+        _ => "aws",
+    }
 }
 
 /// The credentials of the role that `user` asks for.

@@ -13,7 +13,7 @@ pub(crate) async fn serve(entra: Arc<Entra>, world: Arc<Mutex<World>>) -> HttpSe
     HttpServer::start(move |request| {
         let token = request.header("authorization").strip_prefix("Bearer ").unwrap_or_default();
         match entra.tenant_of(token) {
-            Some(tenant) => ask(&locked(&world), &tenant, request),
+            Some(tenant) => ask(&mut locked(&world), &tenant, request),
             None => refuse(401, "InvalidAuthenticationToken"),
         }
     })
@@ -24,11 +24,15 @@ fn refuse(status: u16, code: &str) -> Response {
     answer(status, &json!({ "error": { "code": code, "message": "the fake says no" } }))
 }
 
-fn ask(world: &World, tenant: &str, request: &Request) -> Response {
+fn ask(world: &mut World, tenant: &str, request: &Request) -> Response {
     let path: Vec<&str> = request.path.split('/').skip(1).collect();
     if path == ["providers", "Microsoft.ResourceGraph", "resources"] {
-        return graph(world, tenant, request);
+        return match world.admits_query() {
+            true => graph(world, tenant, request),
+            false => refuse(429, "RateLimiting"),
+        };
     }
+    let world = &*world;
     let ["subscriptions", subscription, rest @ ..] = &path[..] else {
         return refuse(404, "NotFound");
     };

@@ -19,7 +19,9 @@ mod manager;
 mod metadata;
 mod pki;
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -46,6 +48,11 @@ pub const APP: &str = "1c7e5a90-64f3-4b2d-a1c8-92d07e3f6b11";
 pub const APP_SECRET: &str = "an application's secret";
 /// Where signers say that their issuer's certificate is.
 pub const ISSUER_ADDRESS: &str = "http://www.microsoft.com/pkiops/certs/Fake%20Azure%20RSA%20TLS%20Issuing%20CA%2001%20-%20xsign.crt";
+
+/// How many queries Resource Graph answers to one identity in [`QUERY_WINDOW`].
+const QUERIES: usize = 15;
+/// The time in which [`QUERIES`] are counted.
+const QUERY_WINDOW: Duration = Duration::from_secs(5);
 
 /// What the services of one of Microsoft's clouds are called.
 #[derive(Debug, Clone, Copy)]
@@ -116,6 +123,18 @@ pub(crate) struct World {
     pub(crate) graph_answer: Option<Value>,
     /// Whether rows of Resource Graph tell the tenant.
     pub(crate) tells_tenant: bool,
+    /// When Resource Graph was asked of late, whoever asked: here there is one identity.
+    queries: VecDeque<Instant>,
+}
+
+impl World {
+    /// Whether Resource Graph answers one query more.
+    pub(crate) fn admits_query(&mut self) -> bool {
+        self.queries.retain(|at| at.elapsed() < QUERY_WINDOW);
+        let admits = self.queries.len() < QUERIES;
+        self.queries.extend(admits.then(Instant::now));
+        admits
+    }
 }
 
 impl Azure {
@@ -136,6 +155,7 @@ impl Azure {
             page: 1000,
             graph_answer: None,
             tells_tenant: true,
+            queries: VecDeque::new(),
         }));
         let entra = Arc::new(Entra::new(names));
         let pki = Arc::new(Pki::home());

@@ -3,7 +3,7 @@
 use jiff::SignedDuration;
 use spire_fakes::aws::{Aws, HOME_ACCOUNT, Instance, Interface, Volume};
 
-use super::support::{ID, REGION, SIGNER, Setup, instance, time};
+use super::support::{ELSEWHERE, ID, REGION, SIGNER, Setup, instance, time};
 
 const FOREIGN: &str = "666666666666";
 
@@ -153,6 +153,27 @@ async fn a24_foreign_account_with_a_role_of_that_name() {
     let verdict = setup.show(&payload).await;
     verdict.names_a_request();
     assert!(verdict.unavailable().contains("assume_role"));
+}
+
+#[tokio::test]
+async fn roles_are_those_of_the_partition_that_the_region_is_in() {
+    for region in ELSEWHERE {
+        let foreign = Instance::new(FOREIGN, region, "i-06660000000000000");
+        let allowed = format!("allowed_account_ids = [\"{FOREIGN}\"]");
+        let setup = Setup::new(&format!("assume_role = \"attest\"\n{allowed}")).await;
+        setup.aws.world().instances.push(foreign.clone());
+        setup.aws.world().roles.insert((FOREIGN.to_owned(), "attest".to_owned()));
+        setup.show(&SIGNER.evidence(&foreign, false).payload()).await.accepted();
+
+        let aws = Aws::start().await;
+        aws.world().instances.push(instance());
+        aws.world().roles.insert(("999999999999".to_owned(), "org".to_owned()));
+        aws.world().accounts = vec![(HOME_ACCOUNT.to_owned(), "ACTIVE".to_owned())];
+        let managed = format!("management_account_region = {region:?}\n}}");
+        let setup = Setup::at(aws, &ORGANIZATION.replace('}', &managed)).unwrap();
+        setup.attest().await.accepted();
+        assert_eq!(setup.aws.count("AssumeRole"), 1);
+    }
 }
 
 #[tokio::test]

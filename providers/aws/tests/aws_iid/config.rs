@@ -66,6 +66,10 @@ fn a31_mistakes_are_all_named() {
         (block(&format!("account_list_file = {words:?}")), "is not an ID of 12 digits"),
         ("validate_eks_cluster_membership = { }".to_owned(), "eks_cluster_names is empty"),
         ("agent_path_template = \"/{{ .A\"".to_owned(), "failed to parse agent path template"),
+        (
+            r#"agent_path_template = "{{ printf \"/%s\" .InstanceID }}""#.to_owned(),
+            "write slashes outside of the braces",
+        ),
         ("allowed_account_ids = [\"1\"]".to_owned(), "is not the ID of an account"),
         ("allowed_regions = [\"Oregon\"]".to_owned(), "is not the name of a region"),
         ("certificates_dir = \"/nowhere\"".to_owned(), "unable to load AWS certificates"),
@@ -126,6 +130,8 @@ fn what_is_lax_on_the_server_is_warned_about() {
         (assumes.clone(), &[ROLE]),
         (format!("{assumes}\nallowed_account_ids = [\"123456789012\"]"), &[]),
         (format!("{assumes}\n{organization}"), &[]),
+        (format!("{strict}\nassume_role = \"\""), &[]),
+        (format!("{strict}\npartition = \"aws-cn\""), &["partition has no effect"]),
     ] {
         let logged = logged(|| build(&text, &clock).unwrap());
         assert_eq!(logged.len(), warnings.len(), "{text}: {logged:?}");
@@ -147,6 +153,10 @@ fn an_agent_that_asks_without_a_token_is_warned_about() {
         logged(|| (spire_provider_aws::agent::PLUGIN.build)(&section, &host).unwrap())
     };
     assert_eq!(agent(""), Vec::<String>::new());
+    let here = "http://169.254.169.254/latest";
+    assert_eq!(agent(&format!("ec2_metadata_endpoint = {here:?}")), Vec::<String>::new());
+    let away = agent("ec2_metadata_endpoint = \"http://192.0.2.7/latest\"");
+    assert!(away.len() == 1 && away[0].contains("ec2_metadata_endpoint is reached"), "{away:?}");
     let warned = agent("allow_imds_v1 = true");
     assert!(warned.len() == 1 && warned[0].contains("allow_imds_v1 is set"), "{warned:?}");
 }

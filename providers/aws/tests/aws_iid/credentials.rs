@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
+use futures::future::join_all;
 use spire_core::clock::Clock;
 use spire_fakes::aws::{Aws, HOME_ACCOUNT, Imds, Instance, Mode, WEB_IDENTITY};
 use spire_fakes::tls::TlsFront;
@@ -25,10 +26,10 @@ async fn world() -> (Aws, TempDir) {
 }
 
 /// Attests in a process of its own, by this environment and a section without a key.
-async fn attest_in(environment: &[(&str, &str)], aws: &Aws, folder: &Path) {
+async fn attest_in(environment: &[(&str, &str)], config: &str, folder: &Path) {
     let mut inner = Command::new(std::env::current_exe().unwrap());
     inner.args(["--exact", "credentials::a32_credentials_that_are_not_in_the_section"]);
-    inner.env(INNER, format!("certificates_dir = {folder:?}\n{}", aws.endpoints()));
+    inner.env(INNER, format!("certificates_dir = {folder:?}\n{config}"));
     inner.env(EVIDENCE, folder.join("evidence")).env("HOME", folder);
     inner.env("AWS_EC2_METADATA_DISABLED", "true").envs(environment.iter().copied());
     let output = tokio::task::spawn_blocking(move || inner.output().unwrap()).await.unwrap();
@@ -40,8 +41,9 @@ async fn attest_in(environment: &[(&str, &str)], aws: &Aws, folder: &Path) {
 async fn a32_credentials_that_are_not_in_the_section() {
     if let Ok(config) = std::env::var(INNER) {
         let plugin = build(&config, &Clock::system()).unwrap();
-        let evidence = std::fs::read(std::env::var(EVIDENCE).unwrap()).unwrap();
-        show(&*plugin, &evidence, true).await.accepted();
+        let evidence = std::fs::read_to_string(std::env::var(EVIDENCE).unwrap()).unwrap();
+        let nodes = evidence.lines().map(|payload| show(&*plugin, payload.as_bytes(), true));
+        join_all(nodes).await.into_iter().for_each(|verdict| drop(verdict.accepted()));
         return;
     }
     let (aws, folder) = world().await;
@@ -97,7 +99,7 @@ async fn a32_credentials_that_are_not_in_the_section() {
         ),
     ] {
         let before = aws.count("DescribeInstances");
-        attest_in(&environment, &aws, folder.path()).await;
+        attest_in(&environment, &aws.endpoints(), folder.path()).await;
         assert_eq!(aws.count("DescribeInstances"), before + 1);
         let requests = aws.server().requests();
         let shown = requests.last().unwrap().header("x-amz-security-token");
@@ -105,6 +107,48 @@ async fn a32_credentials_that_are_not_in_the_section() {
     }
     assert_eq!(aws.count("AssumeRoleWithWebIdentity"), 1);
     assert!(imds.server().requests().iter().any(|one| one.path.ends_with("/Server")));
+}
+
+#[tokio::test]
+async fn the_servers_own_credentials_are_got_once_for_all_accounts() {
+    let (aws, folder) = world().await;
+    let mut evidence = Vec::new();
+    for number in 0..20 {
+        let account = format!("{:012}", 100 + number);
+        let node = Instance::new(&account, REGION, &format!("i-{number:017x}"));
+        evidence.push(String::from_utf8(SIGNER.evidence(&node, false).payload()).unwrap());
+        aws.world().instances.push(node);
+        aws.world().roles.insert((account, "attest".to_owned()));
+    }
+    std::fs::write(folder.path().join("evidence"), evidence.join("\n")).unwrap();
+    let token = folder.path().join("token");
+    std::fs::write(&token, WEB_IDENTITY).unwrap();
+    let role = format!("arn:aws:iam::{HOME_ACCOUNT}:role/attest");
+    let environment = [
+        ("AWS_WEB_IDENTITY_TOKEN_FILE", token.to_str().unwrap()),
+        ("AWS_ROLE_ARN", &role),
+        ("AWS_ENDPOINT_URL_STS", &aws.url()),
+    ];
+    let config = format!("assume_role = \"attest\"\n{}", aws.endpoints());
+    attest_in(&environment, &config, folder.path()).await;
+    assert_eq!((aws.count("AssumeRole"), aws.count("AssumeRoleWithWebIdentity")), (20, 1));
+}
+
+#[tokio::test]
+async fn the_environment_places_services_as_well() {
+    let (aws, folder) = world().await;
+    let url = aws.url();
+    let profile = format!("arn:aws:iam::{HOME_ACCOUNT}:instance-profile/Blog");
+    aws.world().instances[0].profile = Some(profile);
+    aws.world().profiles.insert((HOME_ACCOUNT.to_owned(), "Blog".to_owned()), Vec::new());
+    let environment = [
+        ("AWS_ACCESS_KEY_ID", "AKIAFAKE"),
+        ("AWS_SECRET_ACCESS_KEY", "secret"),
+        ("AWS_ENDPOINT_URL_EC2", &url),
+        ("AWS_ENDPOINT_URL_IAM", &url),
+    ];
+    attest_in(&environment, "", folder.path()).await;
+    assert_eq!((aws.count("DescribeInstances"), aws.count("GetInstanceProfile")), (1, 1));
 }
 
 /// The SDK makes its connections itself: to each service, and to STS for the role.

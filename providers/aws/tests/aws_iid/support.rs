@@ -16,6 +16,8 @@ use tempfile::TempDir;
 use tokio::sync::watch;
 
 pub(crate) const REGION: &str = "us-west-2";
+/// Regions of other partitions, whose key is the same here.
+pub(crate) const ELSEWHERE: [&str; 3] = ["cn-north-1", "us-gov-west-1", "eusc-de-east-1"];
 pub(crate) const ID: &str = "i-0b22a22eec53b9321";
 
 /// The region's keys, made once.
@@ -50,7 +52,9 @@ impl Setup {
 
     pub(crate) fn at(aws: Aws, config: &str) -> Result<Self, PluginError> {
         let folder = TempDir::new().unwrap();
-        std::fs::write(folder.path().join(format!("{REGION}.pem")), SIGNER.pem()).unwrap();
+        for region in [&[REGION][..], &ELSEWHERE].concat() {
+            std::fs::write(folder.path().join(format!("{region}.pem")), SIGNER.pem()).unwrap();
+        }
         let text = format!(
             "access_key_id = \"AKIAFAKE\"\nsecret_access_key = \"secret\"\n\
              certificates_dir = {:?}\n{}\n{config}",

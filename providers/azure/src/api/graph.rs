@@ -17,15 +17,15 @@ const ROWS: u32 = 1000;
 #[serde(rename_all = "camelCase")]
 struct Rows<T> {
     /// Azure counts the rows of all pages in every answer.
-    #[serde(rename = "totalRecords")]
-    _total_records: u64,
+    total_records: u64,
     data: Vec<T>,
     #[serde(rename = "$skipToken")]
     skip_token: Option<String>,
 }
 
 impl ResourceManager {
-    /// The rows that `query` finds in `subscriptions`, with all pages.
+    /// The rows that `query` finds in `subscriptions`, with all pages. They must be in some order,
+    /// or else pages may repeat some and leave out others.
     pub(crate) async fn query<T: DeserializeOwned>(
         &self,
         query: &str,
@@ -45,8 +45,13 @@ impl ResourceManager {
             let page: Answer<Rows<T>> =
                 self.ask(Method::POST, self.endpoint.url(PATH), Some(&body)).await?;
             rows.extend(page.value.data);
+            let total = page.value.total_records;
             let next = page.value.skip_token.filter(|token| !token.is_empty());
             let Some(token) = next else {
+                if (rows.len() as u64) < total {
+                    let what = format!("{} of {total} rows, and no more of them", rows.len());
+                    return Err(ApiError::odd(what, page.request_id));
+                }
                 return Ok(Answer { value: rows, request_id: page.request_id });
             };
             skip_token = Some(token.into());

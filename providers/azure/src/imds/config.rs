@@ -10,6 +10,7 @@ use spire_core::path_template::PathTemplate;
 use super::roots::Roots;
 use crate::cloud::Services;
 use crate::credentials::Identity;
+use crate::subscriptions::AllowedSubscriptions;
 
 const AGENT_PATH: &str = "/{{ .PluginName }}/{{ .TenantID }}/{{ .SubscriptionID }}/{{ .VMID }}";
 
@@ -22,8 +23,7 @@ pub(super) struct Config {
     /// What the names of a document's signer end in.
     pub(super) metadata_domains: Vec<String>,
     pub(super) roots: Roots,
-    /// The subscriptions whose machines are taken; empty takes all.
-    pub(super) allowed_subscriptions: BTreeSet<String>,
+    pub(super) allowed_subscriptions: AllowedSubscriptions,
     pub(super) max_instance_age: Option<Duration>,
     pub(super) agent_path_template: PathTemplate,
     pub(super) services: Services,
@@ -53,7 +53,7 @@ impl FromSection for Config {
         let remedy = "name a readable PEM file of CA certificates";
         let extra = reader.parsed("trust_bundle_path", remedy, read).unwrap_or_default();
         let agent_path_template = read_template(reader);
-        let allowed_subscriptions = read_names(reader, "allowed_subscription_ids");
+        let allowed_subscriptions = AllowedSubscriptions::read(reader);
         if allowed_subscriptions.is_empty() {
             warn_of_unbounded(&tenants, reader);
         }

@@ -35,3 +35,28 @@ pub(super) struct Hints {
     #[serde(default)]
     pub(super) vmss_name: Option<String>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Texts as an encoder of Go writes them.
+    #[test]
+    fn agents_and_servers_of_spire_are_understood() {
+        for (set, text) in [
+            (
+                None,
+                r#"{"document":{"encoding":"pkcs7","signature":"MIA+/w=="},"metadata":{"agentDomain":"example.onmicrosoft.com","vmssName":null}}"#,
+            ),
+            (
+                Some("set"),
+                r#"{"document":{"encoding":"pkcs7","signature":"MIA+/w=="},"metadata":{"agentDomain":"example.onmicrosoft.com","vmssName":"set"}}"#,
+            ),
+        ] {
+            let answer: Answer = serde_json::from_str(text).unwrap();
+            assert_eq!(answer.document.signature, "MIA+/w==");
+            assert_eq!(answer.metadata.vmss_name.as_deref(), set);
+            assert_eq!(serde_json::to_string(&answer).unwrap(), text);
+        }
+    }
+}

@@ -1,10 +1,11 @@
 //! Certificates of the CAs that issue to metadata services, from where a signer says they are.
 //!
 //! Who signs a document is not known until its issuer is, so that anybody can make the server ask.
-//! It asks few hosts, for few bytes, one call for all who wait, follows nobody elsewhere, and takes
-//! its time for addresses that it has not seen.
+//! It asks few hosts, for few bytes, one call for all who wait, follows nobody elsewhere, takes its
+//! time for addresses that it has not seen, and more of it for whoever asks for many of them.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -23,17 +24,22 @@ use x509_cert::der::Decode;
 
 /// How long an answer may take.
 const ANSWER: Duration = Duration::from_secs(10);
-/// How long a certificate is kept. What it proves is checked anew each time.
-const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
+/// How long a certificate is kept over which a chain has held until it is asked for again. Where
+/// nobody answers then, it is kept on until it ends: what it proves is checked anew each time.
+const FRESH: SignedDuration = SignedDuration::from_hours(24);
 /// How long one is kept over which no chain has held yet: what came may have been something else.
 const DOUBTED: SignedDuration = SignedDuration::from_mins(1);
-/// Certificates that are kept.
+/// Certificates of each of these kinds that are kept.
 const MAX_KEPT: u64 = 64;
 /// Longest address in bytes.
 const MAX_ADDRESS_BYTES: usize = 1024;
-/// Calls that may be made at once, and how long it takes until one more may be.
-const BURST: u32 = 10;
-const PAUSE: Duration = Duration::from_secs(2);
+/// Calls that may be made for all nodes together.
+const FOR_ALL: Rate = Rate { burst: 10, pause: Duration::from_secs(2) };
+/// Calls that may be made for nodes of one address.
+const FOR_ONE: Rate = Rate { burst: 5, pause: Duration::from_secs(4) };
+/// Addresses that are remembered, each until it may have as many calls as at first.
+const MAX_ADDRESSES: u64 = 10_000;
+const ADDRESS_KEPT: Duration = Duration::from_secs(60);
 
 /// Where issuers' certificates come from.
 pub(super) struct Issuers {
@@ -41,21 +47,26 @@ pub(super) struct Issuers {
     hosts: &'static [&'static str],
     endpoint: Option<Endpoint>,
     clock: Clock,
-    kept: Cache<Url, Arc<Issuer>>,
-    allowance: Allowance,
+    /// Those over which a chain has held; no others push them out.
+    proven: Cache<Url, Arc<Issuer>>,
+    doubted: Cache<Url, Arc<Issuer>>,
+    for_all: Allowance,
+    for_one: Cache<IpAddr, Arc<Allowance>>,
 }
 
 /// An issuer's certificate, as it was fetched.
 pub(super) struct Issuer {
     pub(super) der: CertificateDer<'static>,
-    fetched_at: Timestamp,
-    is_proven: AtomicBool,
+    url: Url,
+    /// When it ends, in Unix seconds.
+    not_after: i64,
+    /// When it was last asked for, in Unix seconds.
+    asked_at: AtomicI64,
 }
 
 impl Issuer {
-    /// A chain has held over it.
-    pub(super) fn prove(&self) {
-        self.is_proven.store(true, Ordering::Relaxed);
+    fn age(&self, now: Timestamp) -> SignedDuration {
+        SignedDuration::from_secs(now.as_second() - self.asked_at.load(Ordering::Relaxed)).abs()
     }
 }
 
@@ -67,32 +78,48 @@ impl Issuers {
         endpoint: Option<Endpoint>,
         clock: Clock,
     ) -> Self {
-        let kept = Cache::builder().max_capacity(MAX_KEPT).time_to_live(KEPT).build();
-        Self { client, hosts, endpoint, clock, kept, allowance: Allowance::new() }
+        let (proven, doubted) = (Cache::new(MAX_KEPT), Cache::new(MAX_KEPT));
+        let for_one = Cache::builder().max_capacity(MAX_ADDRESSES).time_to_idle(ADDRESS_KEPT);
+        let (for_all, for_one) = (Allowance::new(FOR_ALL), for_one.build());
+        Self { client, hosts, endpoint, clock, proven, doubted, for_all, for_one }
     }
 
-    /// The certificate at `address`.
+    /// The certificate at `address`, for a node that comes from `peer`.
     ///
     /// # Errors
     /// `Malformed` where the address is not one that is asked, or has no certificate;
     /// `Unavailable` where too many others have been asked of late.
-    pub(super) async fn certificate(&self, address: &str) -> Result<Arc<Issuer>, AttestError> {
+    pub(super) async fn certificate(
+        &self,
+        address: &str,
+        peer: Option<IpAddr>,
+    ) -> Result<Arc<Issuer>, AttestError> {
         let url = self.check(address).map_err(|why| {
             AttestError::Malformed(format!("certificate of the signer's issuer: {why}"))
         })?;
-        if self.kept.get(&url).await.is_some_and(|known| self.is_doubted(&known)) {
-            self.kept.invalidate(&url).await;
+        let now = self.clock.now();
+        let proven = self.proven.get(&url).await.filter(|one| now.as_second() <= one.not_after);
+        if let Some(known) = &proven {
+            if known.age(now) < FRESH {
+                return Ok(known.clone());
+            }
+            // One node asks; the others need not wait for it.
+            known.asked_at.store(now.as_second(), Ordering::Relaxed);
         }
-        let kept = self.kept.try_get_with(url.clone(), self.fetch(&url)).await;
-        kept.map_err(|error| match &*error {
+        if self.doubted.get(&url).await.is_some_and(|known| known.age(now) >= DOUBTED) {
+            self.doubted.invalidate(&url).await;
+        }
+        let fetched = self.doubted.try_get_with(url.clone(), self.fetch(&url, peer)).await;
+        fetched.or_else(|error| proven.ok_or(error)).map_err(|error| match &*error {
             FetchError::Busy => AttestError::Unavailable(error.to_string()),
             FetchError::Failed(_) => AttestError::Malformed(error.to_string()),
         })
     }
 
-    fn is_doubted(&self, known: &Issuer) -> bool {
-        let age = self.clock.now().duration_since(known.fetched_at).abs();
-        age >= DOUBTED && !known.is_proven.load(Ordering::Relaxed)
+    /// A chain has held over `issuer`.
+    pub(super) async fn prove(&self, issuer: &Arc<Issuer>) {
+        self.doubted.invalidate(&issuer.url).await;
+        self.proven.insert(issuer.url.clone(), issuer.clone()).await;
     }
 
     /// Makes sure that `address` is on one of the hosts and nothing else.
@@ -112,8 +139,8 @@ impl Issuers {
         }
     }
 
-    async fn fetch(&self, url: &Url) -> Result<Arc<Issuer>, FetchError> {
-        if !self.allowance.take(Instant::now()) {
+    async fn fetch(&self, url: &Url, peer: Option<IpAddr>) -> Result<Arc<Issuer>, FetchError> {
+        if !self.may_ask(peer).await {
             return Err(FetchError::Busy);
         }
         let failed = |why: String| FetchError::Failed(format!("from {url}: {why}"));
@@ -128,14 +155,34 @@ impl Issuers {
         if answer.status != StatusCode::OK {
             return Err(failed(format!("status {}", answer.status)));
         }
-        let der = read(&answer.body).map_err(failed)?;
-        let fetched_at = self.clock.now();
-        Ok(Arc::new(Issuer { der, fetched_at, is_proven: AtomicBool::new(false) }))
+        let (der, not_after) = read(&answer.body).map_err(failed)?;
+        let asked_at = AtomicI64::new(self.clock.now().as_second());
+        Ok(Arc::new(Issuer { der, url: url.clone(), not_after, asked_at }))
+    }
+
+    /// Whether one more call may be made: for nodes of this address, and for any.
+    async fn may_ask(&self, peer: Option<IpAddr>) -> bool {
+        let now = Instant::now();
+        if let Some(address) = peer {
+            let new = async { Arc::new(Allowance::new(FOR_ONE)) };
+            if !self.for_one.get_with(network(address), new).await.take(now) {
+                return false;
+            }
+        }
+        self.for_all.take(now)
     }
 }
 
-/// One certificate, in DER or PEM.
-fn read(body: &[u8]) -> Result<CertificateDer<'static>, String> {
+/// What one node can have of addresses: of IPv6 a network of 64 bits.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
+        address => address,
+    }
+}
+
+/// One certificate, in DER or PEM, and when it ends, in Unix seconds.
+fn read(body: &[u8]) -> Result<(CertificateDer<'static>, i64), String> {
     let der = match CertificateDer::pem_slice_iter(body).collect::<Result<Vec<_>, _>>() {
         Ok(mut certificates) if certificates.len() == 1 => certificates.remove(0),
         Ok(certificates) if certificates.len() > 1 => {
@@ -143,8 +190,11 @@ fn read(body: &[u8]) -> Result<CertificateDer<'static>, String> {
         }
         _ => CertificateDer::from(body.to_vec()),
     };
-    Certificate::from_der(&der).map_err(|error| format!("no certificate: {error}"))?;
-    Ok(der)
+    let certificate =
+        Certificate::from_der(&der).map_err(|error| format!("no certificate: {error}"))?;
+    let not_after = certificate.tbs_certificate().validity().not_after.to_unix_duration();
+    let not_after = i64::try_from(not_after.as_secs()).unwrap_or(i64::MAX);
+    Ok((der, not_after))
 }
 
 #[derive(Debug, Clone, thiserror::Error)]
@@ -156,21 +206,33 @@ enum FetchError {
 }
 
 /// How many calls may be made: a few at once, and one more each time that a pause has passed.
-struct Allowance(Mutex<(u32, Instant)>);
+#[derive(Clone, Copy)]
+struct Rate {
+    burst: u32,
+    pause: Duration,
+}
+
+/// Calls that may still be made at a rate.
+struct Allowance {
+    rate: Rate,
+    /// How many, and since when.
+    left: Mutex<(u32, Instant)>,
+}
 
 impl Allowance {
-    fn new() -> Self {
-        Self(Mutex::new((BURST, Instant::now())))
+    fn new(rate: Rate) -> Self {
+        Self { rate, left: Mutex::new((rate.burst, Instant::now())) }
     }
 
     /// Takes one; false where none is left.
     fn take(&self, now: Instant) -> bool {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Rate { burst, pause } = self.rate;
+        let mut state = self.left.lock().unwrap_or_else(PoisonError::into_inner);
         let (left, since) = &mut *state;
-        let pauses = now.duration_since(*since).as_millis() / PAUSE.as_millis();
-        let pauses = u32::try_from(pauses).unwrap_or(BURST).min(BURST);
+        let pauses = now.duration_since(*since).as_millis() / pause.as_millis();
+        let pauses = u32::try_from(pauses).unwrap_or(burst).min(burst);
         if pauses > 0 {
-            (*left, *since) = ((*left + pauses).min(BURST), now);
+            (*left, *since) = ((*left + pauses).min(burst), now);
         }
         let is_left = *left > 0;
         *left = left.saturating_sub(1);
@@ -217,12 +279,26 @@ mod tests {
 
     #[test]
     fn strangers_get_a_few_calls_and_one_more_now_and_then() {
-        let allowance = Allowance::new();
+        let allowance = Allowance::new(FOR_ALL);
+        let Rate { burst, pause } = FOR_ALL;
         let now = Instant::now();
-        assert_eq!((0..50).filter(|_| allowance.take(now)).count(), BURST as usize);
-        assert!(!allowance.take(now + PAUSE / 2));
-        assert!(allowance.take(now + PAUSE * 2));
-        let later = now + PAUSE * 100;
-        assert_eq!((0..50).filter(|_| allowance.take(later)).count(), BURST as usize);
+        assert_eq!((0..50).filter(|_| allowance.take(now)).count(), burst as usize);
+        assert!(!allowance.take(now + pause / 2));
+        assert!(allowance.take(now + pause * 2));
+        let later = now + pause * 100;
+        assert_eq!((0..50).filter(|_| allowance.take(later)).count(), burst as usize);
+    }
+
+    #[tokio::test]
+    async fn many_addresses_of_one_network_are_one_stranger() {
+        let issuers = issuers();
+        let mut allowed = 0;
+        for number in 0..50 {
+            let address = format!("2001:db8:0:1::{number:x}").parse().ok();
+            allowed += u32::from(issuers.may_ask(address).await);
+        }
+        assert_eq!(allowed, FOR_ONE.burst);
+        assert!(issuers.may_ask("2001:db8:0:2::1".parse().ok()).await);
+        assert_eq!(network("::ffff:192.0.2.7".parse().unwrap()).to_string(), "192.0.2.7");
     }
 }

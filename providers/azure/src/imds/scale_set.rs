@@ -147,7 +147,7 @@ impl Members {
         let asked_at = Instant::now();
         let query = format!(
             "resources | where type =~ 'microsoft.compute/virtualmachinescalesets' \
-             | where name =~ {} | project id, tenantId",
+             | where name =~ {} | order by id asc | project id, tenantId",
             quoted([name])
         );
         let rows: Answer<Vec<SetRow>> =

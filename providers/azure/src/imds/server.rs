@@ -1,6 +1,7 @@
 //! The server's half: a nonce out, a signed document back, and what Azure says of its machine.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -52,7 +53,8 @@ impl NodeAttestor for AzureImds {
             None => (evidence, None),
         };
         let answer = peer.examination().check("evidence", read_answer(answer))?;
-        let document = self.check_document(&answer, peer.examination()).await?;
+        let address = peer.address();
+        let document = self.check_document(&answer, address, peer.examination()).await?;
         let machine = peer.examination().check("machine", document.machine())?;
         match nonce {
             Some(nonce) => peer.examination().check("nonce", document.check_nonce(&nonce))?,
@@ -109,6 +111,7 @@ impl AzureImds {
     async fn check_document(
         &self,
         answer: &Answer,
+        peer: Option<IpAddr>,
         examination: &mut Examination,
     ) -> Result<document::Attested, AttestError> {
         let message = examination.check("document", message(&answer.document))?;
@@ -123,7 +126,7 @@ impl AzureImds {
         let content = signer.signed(&message).map_err(malformed);
         let content = examination.check("document signature", content)?;
         examination.check("signer's name", self.check_name(&signer))?;
-        let issuer = self.issuer(&signer).await;
+        let issuer = self.issuer(&signer, peer).await;
         let issuer = examination.check("signer's issuer", issuer)?;
         let now = self.host.clock.now();
         let chain = self.config.roots.check(&signer.der, &issuer.der, now);
@@ -131,7 +134,7 @@ impl AzureImds {
             malformed(format!("the signer's certificate is not to be trusted: {error}"))
         });
         examination.check("signer's chain", chain)?;
-        issuer.prove();
+        self.issuers.prove(&issuer).await;
         examination.check("document content", document::Attested::read(content))
     }
 
@@ -149,12 +152,16 @@ impl AzureImds {
         Ok(())
     }
 
-    async fn issuer(&self, signer: &Signer) -> Result<Arc<Issuer>, AttestError> {
+    async fn issuer(
+        &self,
+        signer: &Signer,
+        peer: Option<IpAddr>,
+    ) -> Result<Arc<Issuer>, AttestError> {
         let address = signer.issuer_address();
         let address = address.ok_or_else(|| {
             malformed("the signer does not say where its issuer's certificate is")
         })?;
-        self.issuers.certificate(&address).await
+        self.issuers.certificate(&address, peer).await
     }
 
     fn tenant(&self, hints: &Hints) -> Result<Arc<Tenant>, AttestError> {
@@ -166,9 +173,9 @@ impl AzureImds {
     }
 
     fn check_subscription(&self, tenant: &Tenant, machine: &Machine) -> Result<(), AttestError> {
-        let lists = [&tenant.subscriptions, &self.config.allowed_subscriptions];
-        let id = &machine.subscription_id;
-        if lists.iter().all(|list| list.is_empty() || list.contains(id)) {
+        let (of_tenant, id) = (&tenant.subscriptions, &machine.subscription_id);
+        let is_of_tenant = of_tenant.is_empty() || of_tenant.contains(id);
+        if is_of_tenant && self.config.allowed_subscriptions.admit(id) {
             return Ok(());
         }
         Err(AttestError::Refused(format!("subscription {id} is not authorized")))

@@ -153,7 +153,7 @@ impl Lookup for Machines {
         let subscriptions = keys.iter().map(|machine| machine.subscription_id.as_str()).collect();
         let query = format!(
             "resources | where type =~ 'microsoft.compute/virtualmachines' \
-             | where tostring(properties.vmId) in~ ({ids}) \
+             | where tostring(properties.vmId) in~ ({ids}) | order by id asc \
              | project id, name, location, tags, resourceGroup, subscriptionId, tenantId, \
              vmId = tostring(properties.vmId), timeCreated = tostring(properties.timeCreated), \
              scaleSet = properties.virtualMachineScaleSet"

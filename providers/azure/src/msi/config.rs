@@ -1,6 +1,5 @@
 //! The server's section, as checked.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use spire_core::config::{FromSection, Reader};
@@ -9,14 +8,14 @@ use spire_core::path_template::PathTemplate;
 use super::DEFAULT_RESOURCE;
 use crate::cloud::{Services, is_uuid};
 use crate::credentials::Identity;
+use crate::subscriptions::AllowedSubscriptions;
 
 const AGENT_PATH: &str = "/{{ .PluginName }}/{{ .TenantID }}/{{ .PrincipalID }}";
 
 /// How nodes are verified.
 pub(super) struct Config {
     pub(super) tenants: Vec<Tenant>,
-    /// The subscriptions whose machines are taken; empty takes all.
-    pub(super) allowed_subscriptions: BTreeSet<String>,
+    pub(super) allowed_subscriptions: AllowedSubscriptions,
     pub(super) max_instance_age: Option<Duration>,
     pub(super) agent_path_template: PathTemplate,
     pub(super) services: Services,
@@ -49,12 +48,12 @@ impl FromSection for Config {
                  of your own, or use azure_imds"
             ));
         }
-        let allowed_subscriptions = reader.strings("allowed_subscription_ids").unwrap_or_default();
+        let allowed_subscriptions = AllowedSubscriptions::read(reader);
         let max_instance_age = reader.duration("max_instance_age", "max_instance_age");
         let agent_path_template = PathTemplate::read(reader, AGENT_PATH);
         Some(Self {
             tenants,
-            allowed_subscriptions: allowed_subscriptions.into_iter().collect(),
+            allowed_subscriptions,
             max_instance_age,
             agent_path_template: agent_path_template?,
             services: services?,

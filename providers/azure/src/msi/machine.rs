@@ -192,7 +192,7 @@ impl Lookup for Machines {
         let query = format!(
             "resources | where type =~ 'microsoft.compute/virtualmachines' \
              | extend principal = tolower(tostring(identity.principalId)) \
-             | where principal in ({principals}) \
+             | where principal in ({principals}) | order by id asc \
              | project principal, id, timeCreated = tostring(properties.timeCreated), \
              interfaces = properties.networkProfile.networkInterfaces"
         );

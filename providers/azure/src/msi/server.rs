@@ -145,9 +145,8 @@ impl AzureMsi {
     }
 
     fn check_subscription(&self, machine: &Machine) -> Result<(), AttestError> {
-        let allowed = &self.config.allowed_subscriptions;
         let id = machine.parts()?.subscription;
-        if allowed.is_empty() || allowed.iter().any(|one| one.eq_ignore_ascii_case(id)) {
+        if self.config.allowed_subscriptions.admit(id) {
             return Ok(());
         }
         Err(AttestError::Refused(format!("subscription {id} is not authorized")))

@@ -186,6 +186,11 @@ async fn z13_a_subscription_outside_of_the_restriction() {
             "PD",
         ),
         (String::new(), format!("allowed_subscription_ids = [{SUBSCRIPTION:?}]"), "A"),
+        (
+            String::new(),
+            format!("allowed_subscription_ids = [\" {} \"]", SUBSCRIPTION.to_uppercase()),
+            "A",
+        ),
         (String::new(), format!("allowed_subscription_ids = [{other:?}]"), "PD"),
     ] {
         let server = scene.imds(&tenant, &more).await;

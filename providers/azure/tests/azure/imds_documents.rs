@@ -19,9 +19,20 @@ async fn attest(
     server: &dyn NodeAttestor,
     make: impl Fn(&[u8]) -> Message + Send + 'static,
 ) -> Result<(String, Vec<String>), spire_core::node::AttestError> {
+    attest_from(None, scene, server, make).await
+}
+
+/// The same, from an address.
+async fn attest_from(
+    address: Option<IpAddr>,
+    scene: &Scene,
+    server: &dyn NodeAttestor,
+    make: impl Fn(&[u8]) -> Message + Send + 'static,
+) -> Result<(String, Vec<String>), spire_core::node::AttestError> {
     let content = scene.content("NONCE").to_string();
     let mut node =
         Node::made(move |nonce| answer_of(&make(content.replace("NONCE", nonce).as_bytes())));
+    node.address = address;
     node.attest(server, b"x").await
 }
 
@@ -225,6 +236,58 @@ async fn z09_many_documents_with_addresses_of_their_own() {
     let genuine = scene.azure.pki.issue(&kind());
     let attested = attest(&scene, &*server, move |content| Message::signed_by(&genuine, content));
     assert_outcome(attested.await, "A", "a genuine one is not kept out");
+}
+
+#[tokio::test]
+async fn z09_one_address_uses_up_what_others_need_as_little() {
+    let scene = Scene::new().await;
+    let server = scene.imds("", "").await;
+    let [stranger, node] = ["192.0.2.1", "192.0.2.2"].map(|one| one.parse().ok());
+    let forgers = Pki::new();
+    for number in 0..30 {
+        let issuer_address = Some(format!("http://www.microsoft.com/pkiops/certs/{number}.crt"));
+        let forger = forgers.issue(&CertificateKind { issuer_address, ..kind() });
+        let forged = attest_from(stranger, &scene, &*server, move |content| {
+            Message::signed_by(&forger, content)
+        });
+        forged.await.unwrap_err();
+    }
+    let genuine = scene.azure.pki.issue(&kind());
+    let attested =
+        attest_from(node, &scene, &*server, move |content| Message::signed_by(&genuine, content));
+    assert_outcome(attested.await, "A", "whose issuer was not known before");
+}
+
+#[tokio::test]
+async fn an_issuer_that_was_proven_is_kept_while_its_host_is_away() {
+    let scene = Scene::new().await;
+    let clock = Clock::standing_at(Timestamp::now());
+    let server = scene.imds_at(clock.clone(), "", "").await;
+    let issuers = &scene.azure.issuer_certificates;
+    let attest = async |expected: &str, what: &str| {
+        // Documents end after some hours, whatever their issuer.
+        let signer = scene.azure.pki.issue(&kind());
+        let mut content = scene.content("NONCE");
+        let ends = clock.now() + SignedDuration::from_hours(1);
+        content["timeStamp"]["expiresOn"] =
+            ends.strftime("%m/%d/%y %H:%M:%S -0000").to_string().into();
+        let content = content.to_string();
+        let mut node = Node::made(move |nonce| {
+            answer_of(&Message::signed_by(&signer, content.replace("NONCE", nonce).as_bytes()))
+        });
+        assert_outcome(node.attest(&*server, b"x").await, expected, what);
+    };
+    attest("A", "the first").await;
+    issuers.fail_always(Trouble::Status(http::StatusCode::SERVICE_UNAVAILABLE));
+    clock.advance(SignedDuration::from_hours(25));
+    attest("A", "a day later").await;
+    attest("A", "the next one").await;
+    assert_eq!(issuers.count(), 2, "it is asked for again once");
+    issuers.fail_always(None);
+    clock.advance(SignedDuration::from_hours(25));
+    attest("A", "fetched anew").await;
+    attest("A", "kept").await;
+    assert_eq!(issuers.count(), 3);
 }
 
 #[tokio::test]

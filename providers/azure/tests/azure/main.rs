@@ -8,6 +8,7 @@ mod config;
 mod imds;
 mod imds_documents;
 mod imds_lookup;
+mod imds_nonces;
 mod msi;
 mod properties;
 mod sovereign;

@@ -78,6 +78,12 @@ pub(crate) async fn imds_refusal(text: &str) -> String {
 #[derive(Clone, Default)]
 pub(crate) struct Known(Arc<Mutex<HashSet<String>>>);
 
+impl Known {
+    pub(crate) fn add(&self, agent_id: &str) {
+        self.0.lock().unwrap().insert(agent_id.to_owned());
+    }
+}
+
 /// Makes an answer of a nonce.
 type Maker = Box<dyn FnMut(&str) -> Vec<u8> + Send>;
 
@@ -97,14 +103,17 @@ pub(crate) enum Answerer {
 pub(crate) struct Node {
     pub(crate) answerer: Answerer,
     pub(crate) known: Known,
+    pub(crate) address: Option<IpAddr>,
     pub(crate) examination: Examination,
     pub(crate) nonces: Vec<String>,
+    /// How often the attestor asked whether an agent may attest.
+    pub(crate) asked: usize,
 }
 
 impl Node {
     pub(crate) fn new(answerer: Answerer) -> Self {
         let (known, examination) = (Known::default(), Examination::default());
-        Self { answerer, known, examination, nonces: Vec::new() }
+        Self { answerer, known, address: None, examination, nonces: Vec::new(), asked: 0 }
     }
 
     pub(crate) fn agent(evidence: Box<dyn Evidence>) -> Self {
@@ -138,7 +147,7 @@ impl Node {
         let attested = server.verify(evidence, self).await?;
         assert!(!attested.can_reattest);
         let selectors = attested.resolver.selectors(&mut self.examination).await?;
-        self.known.0.lock().unwrap().insert(attested.agent_id.to_string());
+        self.known.add(attested.agent_id.as_str());
         let selectors = selectors.iter().map(ToString::to_string).collect();
         Ok((attested.agent_id.to_string(), selectors))
     }
@@ -159,6 +168,7 @@ impl Peer for Node {
 
     async fn admit(&mut self, agent_id: &SpiffeId, can_reattest: bool) -> Result<(), AttestError> {
         assert!(!can_reattest);
+        self.asked += 1;
         match self.known.0.lock().unwrap().contains(&agent_id.to_string()) {
             true => Err(AttestError::Refused("used before".to_owned())),
             false => Ok(()),
@@ -166,7 +176,7 @@ impl Peer for Node {
     }
 
     fn address(&self) -> Option<IpAddr> {
-        None
+        self.address
     }
 
     fn examination(&mut self) -> &mut Examination {

@@ -5,6 +5,7 @@ mod external;
 mod file;
 mod oauth;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -67,9 +68,13 @@ struct Shared {
 /// The file with credentials that the environment names: by its variable, else at the well-known
 /// place if it is there.
 pub(crate) fn file_of_environment() -> Option<PathBuf> {
-    let named = std::env::var_os(FILE_VARIABLE).filter(|path| !path.is_empty());
+    file_of(|name| std::env::var_os(name), std::env::home_dir())
+}
+
+fn file_of(variable: impl Fn(&str) -> Option<OsString>, home: Option<PathBuf>) -> Option<PathBuf> {
+    let named = variable(FILE_VARIABLE).filter(|path| !path.is_empty());
     named.map(PathBuf::from).or_else(|| {
-        let path = std::env::home_dir()?.join(WELL_KNOWN);
+        let path = home?.join(WELL_KNOWN);
         path.is_file().then_some(path)
     })
 }
@@ -139,6 +144,25 @@ mod tests {
 
     use super::*;
     use crate::metadata;
+
+    #[test]
+    fn the_file_is_that_of_the_variable_or_the_one_that_the_command_line_leaves() {
+        let home = tempfile::tempdir().unwrap();
+        let file = |value: Option<&str>| {
+            let variable = |name: &str| {
+                assert_eq!(name, "GOOGLE_APPLICATION_CREDENTIALS");
+                value.map(OsString::from)
+            };
+            file_of(variable, Some(home.path().to_owned()))
+        };
+        assert_eq!(file(None), None);
+        let left = home.path().join(".config/gcloud/application_default_credentials.json");
+        std::fs::create_dir_all(left.parent().unwrap()).unwrap();
+        std::fs::write(&left, "{}").unwrap();
+        assert_eq!(file(None), Some(left.clone()));
+        assert_eq!(file(Some("")), Some(left));
+        assert_eq!(file(Some("/named")), Some("/named".into()));
+    }
 
     #[tokio::test]
     async fn the_machine_that_the_server_runs_on_has_a_token_for_it() {

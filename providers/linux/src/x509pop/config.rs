@@ -43,7 +43,7 @@ impl FromSection for Config {
         let trust = read_trust(reader);
         let default_path =
             if matches!(trust, Some(Trust::Bundle { .. })) { SVID_PATH } else { PKI_PATH };
-        let template = PathTemplate::read(reader, default_path);
+        let template = PathTemplate::read_of_paths(reader, default_path);
         let max_intermediates = positive(reader, "max_intermediates").unwrap_or(MAX_INTERMEDIATES);
         let max_rsa_key_size = positive(reader, "max_rsa_key_size").unwrap_or(MAX_RSA_KEY_SIZE);
         let verify_client_ip = reader.flag("verify_client_ip");
