@@ -9,6 +9,7 @@ pub mod clock;
 pub mod command;
 pub mod config;
 pub mod entry;
+pub mod files;
 pub mod flags;
 pub mod grpc;
 pub mod id;

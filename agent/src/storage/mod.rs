@@ -5,13 +5,13 @@ mod agent_data;
 mod legacy;
 
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use spire_core::bundle::{Bundle, X509Authority};
+use spire_core::files::{ReplaceError, replace_private, temporary};
 use spire_core::id::{SpiffeId, TrustDomain};
 use spire_core::limits::MAX_CACHE_FILE_BYTES;
 use spire_core::os_error::reason;
@@ -49,13 +49,8 @@ pub enum StorageError {
         error: io::Error,
     },
     /// A change cannot be written.
-    #[error("failed to write storage: {path}: {}", reason(error))]
-    Write {
-        /// The file.
-        path: PathBuf,
-        /// What happened.
-        error: io::Error,
-    },
+    #[error("failed to write storage: {0}")]
+    Write(#[from] ReplaceError),
 }
 
 impl Storage {
@@ -181,8 +176,7 @@ impl Storage {
         if data.svid.is_empty() {
             return Ok(());
         }
-        write_whole(&self.cache_path, content)
-            .map_err(|error| StorageError::Write { path: self.cache_path.clone(), error })
+        Ok(replace_private(&self.cache_path, content)?)
     }
 
     /// What [`Storage::store_cache`] kept; `None` where there is nothing.
@@ -217,8 +211,7 @@ impl Storage {
         if *data == changed && self.path.exists() {
             return Ok(());
         }
-        write_whole(&self.path, agent_data::render(&changed).as_bytes())
-            .map_err(|error| StorageError::Write { path: self.path.clone(), error })?;
+        replace_private(&self.path, agent_data::render(&changed).as_bytes())?;
         *data = changed;
         Ok(())
     }
@@ -230,27 +223,6 @@ impl Storage {
 
 fn certificates(bundle: &Bundle) -> Vec<Bytes> {
     bundle.x509_authorities.iter().map(|authority| authority.certificate.clone()).collect()
-}
-
-/// Writes a file that only its owner may read, so that at any moment either the old content or the
-/// new one is there, whole.
-///
-/// # Errors
-/// What the file system says.
-pub fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
-    let temporary = temporary(path);
-    let mut options = fs::OpenOptions::new();
-    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-    file.write_all(content)?;
-    file.sync_all()?;
-    fs::rename(&temporary, path)
-}
-
-/// Where a file is written before it takes its place.
-fn temporary(path: &Path) -> PathBuf {
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(".tmp");
-    temporary.into()
 }
 
 fn io_error(path: &Path, error: io::Error) -> StorageError {

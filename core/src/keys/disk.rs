@@ -4,9 +4,9 @@
 //! The file is SPIRE's: JSON indented by tabs, a base64 text (PKCS#8 DER) for each key id, sorted.
 
 use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
@@ -19,6 +19,7 @@ use zeroize::Zeroizing;
 use super::{KeyError, KeyManager, KeyType, LocalKey, SigningKey};
 use crate::catalog::{Plugin, PluginError};
 use crate::config::{FromSection, Reader};
+use crate::files::replace_private;
 use crate::os_error::reason;
 
 /// Registers the plugin of the server, which is told its file.
@@ -116,7 +117,7 @@ impl Inner {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut keys = self.keys.read().unwrap_or_else(PoisonError::into_inner).clone();
         keys.insert(id, key);
-        replace(&self.path, encode(&keys)?.as_bytes()).map_err(|error| {
+        replace_private(&self.path, encode(&keys)?.as_bytes()).map_err(|error| {
             KeyError::Unavailable(format!(
                 "keymanager(disk): failed to generate key: unable to write entries: {error}"
             ))
@@ -195,35 +196,6 @@ fn encode(keys: &BTreeMap<String, LocalKey>) -> Result<Zeroizing<String>, KeyErr
     }
     text.push_str(if keys.is_empty() { "}\n}" } else { "\n\t}\n}" });
     Ok(text)
-}
-
-/// Writes the file beside its place and moves it there, so that a crash leaves the old or the new
-/// content.
-fn replace(path: &Path, content: &[u8]) -> Result<(), String> {
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(".tmp");
-    let temporary = PathBuf::from(temporary);
-    let failed = |verb: &str, path: &Path, error: io::Error| {
-        format!("{verb} {}: {}", path.display(), reason(&error))
-    };
-    // One that a crash left behind may have other rights.
-    let _ = fs::remove_file(&temporary);
-    OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&temporary)
-        .map_err(|error| failed("open", &temporary, error))
-        .and_then(|mut file| {
-            let written = file.write_all(content).and_then(|()| file.sync_all());
-            written.map_err(|error| failed("write", &temporary, error))
-        })?;
-    fs::rename(&temporary, path).map_err(|error| failed("rename", &temporary, error))?;
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    let directory = directory.unwrap_or(Path::new("."));
-    File::open(directory)
-        .and_then(|directory| directory.sync_all())
-        .map_err(|error| failed("sync", directory, error))
 }
 
 #[cfg(test)]
