@@ -38,6 +38,9 @@ pub const MAX_HINT_BYTES: usize = 1024;
 /// Entries, ids or certificate requests in one call or one page between agent and server.
 pub const MAX_SYNC_PAGE: usize = 500;
 
+/// Longest path of a Unix socket in bytes: what its address holds, less the final zero.
+pub const MAX_SOCKET_PATH_BYTES: usize = 107;
+
 /// How long a remote call may take unless its own rule says otherwise.
 pub const REMOTE_CALL: Duration = Duration::from_secs(30);
 
@@ -64,6 +67,12 @@ pub const MAX_SERIAL_BYTES: usize = 64;
 
 /// Most certificates in a chain that is checked.
 pub const MAX_CHAIN_CERTIFICATES: usize = 16;
+
+/// Audiences of one JWT-SVID.
+pub const MAX_AUDIENCES: usize = 100;
+
+/// Longest audience of a JWT-SVID in bytes.
+pub const MAX_AUDIENCE_BYTES: usize = 4096;
 
 /// Longest JWT-SVID in bytes that is checked.
 pub const MAX_JWT_BYTES: usize = 64 << 10;

@@ -17,6 +17,7 @@ use spire_core::bundle::Bundle;
 use spire_core::catalog::{CatalogError, Host};
 use spire_core::clock::Clock;
 use spire_core::config::{ConfigErrors, HealthChecksConfig};
+use spire_core::grpc::SocketError;
 use spire_core::limits::GRACEFUL_STOP;
 use spire_core::tasks::Tasks;
 use spire_core::telemetry::health::{self as core_health, HealthReport};
@@ -31,7 +32,6 @@ use crate::cache::{Cache, JwtSvids, SignJwt};
 use crate::cache_file::CacheFile;
 use crate::client::{self, Server};
 use crate::config::{AgentConfig, AgentPlugins};
-use crate::endpoints::socket::SocketError;
 use crate::endpoints::workload_api::{self, WorkloadApi};
 use crate::endpoints::{
     Audience, DebugService, LoggerService, UnixEndpoint, admin_services, workload_services,

@@ -5,13 +5,14 @@ use std::os::unix::fs::DirBuilderExt;
 
 use spire_core::VERSION;
 use spire_core::clock::Clock;
+use spire_core::grpc::make_folder;
 use spire_core::os_error::reason;
 use spire_core::process::{Asked, Signals, raise_open_files, tighten_umask};
 use spire_core::telemetry::log::Logger;
 
 use super::{Agent, AgentError};
 use crate::config::AgentConfig;
-use crate::endpoints::socket::make_folder;
+use crate::endpoints::SOCKET_FOLDER_MODE;
 
 /// Starts an agent and runs it until a signal, or its server, ends it.
 ///
@@ -53,7 +54,7 @@ pub(super) fn prepare(config: &AgentConfig) -> Result<(), AgentError> {
         version = VERSION,
         "Starting agent"
     );
-    make_folder(&config.socket_path)?;
+    make_folder(&config.socket_path, SOCKET_FOLDER_MODE)?;
     tighten_umask();
     raise_open_files();
     let data_dir = &config.data_dir;

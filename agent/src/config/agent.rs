@@ -11,6 +11,7 @@ use spire_core::config::{
 };
 use spire_core::id::{SpiffeId, TrustDomain};
 use spire_core::keys::KeyType;
+use spire_core::limits::MAX_SOCKET_PATH_BYTES;
 use spire_core::telemetry::log::LogSettings;
 use zeroize::Zeroizing;
 
@@ -29,8 +30,6 @@ const SHORTEST_AVAILABILITY: Duration = Duration::from_hours(24);
 /// Why keys about SDS do nothing.
 const NO_SDS: &str = "this build does not serve SDS";
 
-/// Longest path of a Unix socket in bytes.
-const MAX_SOCKET_PATH_BYTES: usize = 107;
 /// Largest file with a join token in bytes.
 const MAX_TOKEN_BYTES: u64 = 4096;
 

@@ -5,7 +5,6 @@ mod admin;
 mod calls;
 mod rate_limit;
 mod reflection;
-pub mod socket;
 mod unix;
 pub mod workload_api;
 
@@ -20,6 +19,7 @@ use spire_core::wire::workload::spiffe_workload_api_server::SpiffeWorkloadApiSer
 use tokio_util::sync::CancellationToken;
 
 pub use admin::{DebugService, LoggerService};
+pub(crate) use unix::SOCKET_FOLDER_MODE;
 pub use unix::{Audience, FoundCaller, UnixEndpoint};
 use workload_api::WorkloadApi;
 

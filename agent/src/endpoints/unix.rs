@@ -1,21 +1,14 @@
 //! A Unix socket that serves gRPC to the processes of this node, each known by what the kernel
 //! tells of it.
 
-use std::fs;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
-use hyper_util::rt::TokioIo;
-use spire_core::grpc::{
-    self, AnyAuthority, Connection, Crowd, GrpcService, KNOWN_WINDOW, Place, accepted,
-};
+use spire_core::grpc::{self, Connection, Crowd, GrpcService, Place, SocketError, UnixSocket};
 use spire_core::tasks::Tasks;
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::UnixStream;
 
 use super::calls::Calls;
-use super::socket::{self, SocketError};
 use crate::workload::caller::{Caller, CallerError};
 
 /// Connections at a time: of all processes, of those of one user, and of one process.
@@ -25,6 +18,10 @@ const CONNECTIONS_OF_PROCESS: usize = 1024;
 
 /// Calls at a time on one connection.
 const STREAMS: u32 = 256;
+
+/// The mode of a socket's folder: all may enter it, as far as the umask lets them. That of the
+/// Workload API's socket is made before the umask is tightened.
+pub(crate) const SOCKET_FOLDER_MODE: u32 = 0o755;
 
 /// Who calls, or why that is not known. Stands in the extensions of each request.
 pub type FoundCaller = Arc<Result<Caller, CallerError>>;
@@ -57,9 +54,7 @@ impl Audience {
 /// A socket that listens. Its file goes with it.
 #[derive(Debug)]
 pub struct UnixEndpoint {
-    listener: UnixListener,
-    path: PathBuf,
-    file: Option<FileId>,
+    socket: UnixSocket,
     audience: Audience,
     processes: Crowd<u32>,
     users: Crowd<u32>,
@@ -80,11 +75,8 @@ impl UnixEndpoint {
     /// # Errors
     /// [`SocketError`].
     pub fn bind(path: &Path, audience: Audience) -> Result<Self, SocketError> {
-        let listener = socket::listen(path, audience.mode())?;
         Ok(Self {
-            listener,
-            path: path.to_owned(),
-            file: FileId::of(path),
+            socket: UnixSocket::bind(path, audience.mode(), SOCKET_FOLDER_MODE)?,
             audience,
             processes: Crowd::new(CONNECTIONS, CONNECTIONS_OF_PROCESS),
             users: Crowd::new(CONNECTIONS, CONNECTIONS_OF_USER),
@@ -96,7 +88,7 @@ impl UnixEndpoint {
     pub async fn serve<S: GrpcService>(self, services: S, tasks: Tasks) {
         tracing::info!(
             subsystem_name = "endpoints",
-            address = %self.path.display(),
+            address = %self.socket.path().display(),
             network = "unix",
             "{}",
             self.audience.greeting()
@@ -110,14 +102,7 @@ impl UnixEndpoint {
             tasks.spawn(async move {
                 let Guest { stream, _places, .. } = guest;
                 let caller: FoundCaller = Arc::new(Caller::of(&stream));
-                let io = TokioIo::new(AnyAuthority::new(stream));
-                let connection = Connection {
-                    io,
-                    caller,
-                    streams: STREAMS,
-                    window: KNOWN_WINDOW,
-                    age: Duration::MAX,
-                };
+                let connection = Connection::local(stream, caller, STREAMS);
                 grpc::serve(connection, services, &tasks_of_calls).await;
             });
         }
@@ -126,8 +111,7 @@ impl UnixEndpoint {
     async fn accept(&self) -> Option<Guest> {
         let room = self.processes.room().await;
         let room_of_users = self.users.room().await;
-        let (stream, _) = accepted(self.listener.accept().await).await?;
-        let peer = stream.peer_cred().ok()?;
+        let (stream, peer) = self.socket.accept().await?;
         let pid = peer.pid().and_then(|pid| u32::try_from(pid).ok()).unwrap_or_default();
         let process = self.processes.admit(pid, room);
         let Some(places) = process.zip(self.users.admit(peer.uid(), room_of_users)) else {
@@ -140,42 +124,5 @@ impl UnixEndpoint {
             return None;
         };
         Some(Guest { stream, pid, _places: places })
-    }
-}
-
-impl Drop for UnixEndpoint {
-    fn drop(&mut self) {
-        // An agent that has started meanwhile may have put its own socket there.
-        if self.file.is_some() && self.file == FileId::of(&self.path) {
-            let _ = fs::remove_file(&self.path); // whoever starts next removes it as well
-        }
-    }
-}
-
-/// Device and number of a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct FileId(u64, u64);
-
-impl FileId {
-    fn of(path: &Path) -> Option<Self> {
-        let file = fs::symlink_metadata(path).ok()?;
-        Some(Self(file.dev(), file.ino()))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn the_file_goes_with_the_socket_unless_it_is_anothers() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("api.sock");
-        let first = UnixEndpoint::bind(&path, Audience::Workloads).unwrap();
-        let second = UnixEndpoint::bind(&path, Audience::Workloads).unwrap();
-        drop(first);
-        assert!(path.exists());
-        drop(second);
-        assert!(!path.exists());
     }
 }

@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use hyper::rt::{Read, Write};
 use hyper::server::conn::http2;
-use hyper_util::rt::TokioTimer;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use tokio::net::UnixStream;
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tower::ServiceExt;
 
-use super::{Gathered, GrpcService, message_size};
+use super::{AnyAuthority, Gathered, GrpcService, message_size};
 use crate::tasks::Tasks;
 
 /// How long calls may go on after a connection was asked to end.
@@ -48,6 +49,14 @@ pub struct Connection<I, C> {
     pub window: u32,
     /// How long it is open before it is asked to end.
     pub age: Duration,
+}
+
+impl<C> Connection<TokioIo<AnyAuthority<UnixStream>>, C> {
+    /// One of a process on this machine.
+    pub fn local(stream: UnixStream, caller: C, streams: u32) -> Self {
+        let io = TokioIo::new(AnyAuthority::new(stream));
+        Self { io, caller, streams, window: KNOWN_WINDOW, age: Duration::MAX }
+    }
 }
 
 /// Serves a connection until its peer leaves, its age is over, or the tasks stop.

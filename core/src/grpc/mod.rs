@@ -9,6 +9,7 @@ mod gathered;
 mod health;
 mod message_size;
 mod router;
+mod unix_socket;
 
 use std::convert::Infallible;
 use std::io;
@@ -25,6 +26,7 @@ pub use gathered::Gathered;
 pub use health::HealthService;
 pub use message_size::{bounded, restate};
 pub use router::Router;
+pub use unix_socket::{SocketError, UnixSocket, make_folder};
 
 /// How many connections the kernel holds until they are accepted, if `net.core.somaxconn` lets it.
 /// Where a burst fills that up, others wait for seconds until TCP tries again, or are refused on a

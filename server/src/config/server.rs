@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use spire_core::config::{self, HealthChecksConfig, PluginConfig, Reader, TelemetryConfig};
 use spire_core::id::{SpiffeId, TrustDomain};
 use spire_core::keys::KeyType;
+use spire_core::limits::MAX_SOCKET_PATH_BYTES;
 use spire_core::svid::x509::Subject;
 use spire_core::telemetry::log::LogSettings;
 
@@ -24,9 +25,6 @@ const DEFAULT_CA_TTL: Duration = Duration::from_hours(24);
 const DEFAULT_X509_SVID_TTL: Duration = Duration::from_hours(1);
 const DEFAULT_JWT_SVID_TTL: Duration = Duration::from_mins(5);
 const DEFAULT_PRUNE_BATCH: u32 = 1000;
-
-/// Longest path of a Unix socket in bytes.
-const MAX_SOCKET_PATH_BYTES: usize = 107;
 
 /// Everything that the operator decided; fields are named as the keys of the file.
 #[derive(Debug, Clone)]

@@ -8,8 +8,8 @@ mod proxy_header;
 mod tcp;
 
 use std::io;
-use std::path::PathBuf;
 
+use spire_core::grpc::SocketError;
 use spire_core::os_error::reason;
 
 pub use admin::AdminEndpoint;
@@ -37,25 +37,7 @@ pub enum BindError {
         /// What the kernel says.
         source: io::Error,
     },
-    /// The path does not fit into the address of a Unix socket.
-    #[error(
-        "socket_path {path:?} is {bytes} bytes long, and a Unix socket takes at most 107; choose a \
-         shorter path"
-    )]
-    PathTooLong {
-        /// As configured.
-        path: PathBuf,
-        /// Its length.
-        bytes: usize,
-    },
-    /// The socket or its folder cannot be made.
-    #[error("unable to {what} {path:?}: {}", reason(source))]
-    Unix {
-        /// What was tried.
-        what: &'static str,
-        /// On which file.
-        path: PathBuf,
-        /// What the kernel says.
-        source: io::Error,
-    },
+    /// The admin socket cannot be opened.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
 }

@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 use spire_core::bundle::Bundle;
 use spire_core::entry::Entry;
 use spire_core::id::{SpiffeId, TrustDomain};
+use spire_core::limits::{MAX_AUDIENCE_BYTES, MAX_AUDIENCES};
 use spire_core::selector::Selector;
 use spire_core::svid::jwt;
 use spire_core::wire::workload::{Jwtsvid, JwtsvidResponse, ValidateJwtsvidResponse};
@@ -19,10 +20,6 @@ use super::super::rate_limit::Method;
 use super::WorkloadApi;
 use crate::workload::caller::Caller;
 
-/// Audiences in one request for a JWT-SVID.
-const MAX_AUDIENCES: usize = 64;
-/// Bytes of one audience.
-const MAX_AUDIENCE_BYTES: usize = 4096;
 /// Tokens of one call that are asked of the server at a time.
 const PARALLEL: usize = 8;
 
