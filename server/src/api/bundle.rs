@@ -14,6 +14,7 @@ use tonic::{Request, Response, Status};
 use super::audit::Fields;
 use super::call::Call;
 use super::listing;
+use super::request::{Reply, no_wit_svids};
 use super::status::{failed, invalid};
 use crate::authority::Authority;
 use crate::rate_limit::{Method, RateLimits};
@@ -31,8 +32,6 @@ pub struct BundleService {
     /// How often an address may call.
     pub limits: Arc<RateLimits>,
 }
-
-type Reply<T> = Result<Response<T>, Status>;
 
 #[tonic::async_trait]
 impl Bundle for BundleService {
@@ -74,8 +73,7 @@ impl Bundle for BundleService {
         let call = Call::of(&request)?;
         let key = request.into_inner().jwt_authority;
         call.note(|fields| fields.add_authorities(&[], key.as_slice()));
-        let address = call.caller().address().map(|address| address.ip());
-        self.limits.wait(Method::PublishJwtAuthority, address, 1).await?;
+        self.limits.wait(Method::PublishJwtAuthority, call.ip(), 1).await?;
         let keys = wire_bundle::jwt_authorities(key.as_slice());
         let keys = keys.map_err(|error| invalid("invalid JWT authority", error))?;
         let key = keys.into_iter().next();
@@ -90,7 +88,7 @@ impl Bundle for BundleService {
         &self,
         _: Request<PublishWitAuthorityRequest>,
     ) -> Reply<PublishWitAuthorityResponse> {
-        Err(Status::unimplemented("WIT-SVID functionality is disabled"))
+        Err(no_wit_svids())
     }
 
     async fn list_federated_bundles(

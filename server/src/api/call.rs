@@ -1,9 +1,11 @@
 //! One call of a method, as its handler sees it: who calls, why that is allowed, and what the
 //! log lines of the call have in common.
 
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use spire_core::id::SpiffeId;
 use spire_core::wire::types;
 use tonic::{Code, Request, Status};
 use uuid::Uuid;
@@ -55,6 +57,20 @@ impl Call {
     /// Who calls.
     pub fn caller(&self) -> &Caller {
         &self.0.caller
+    }
+
+    /// The agent, or the server below this one, that calls.
+    ///
+    /// # Errors
+    /// `INTERNAL` where the policy let somebody else pass.
+    pub fn own_id(&self) -> Result<SpiffeId, Status> {
+        let id = self.caller().id().cloned();
+        id.ok_or_else(|| Status::internal("caller ID missing from request context"))
+    }
+
+    /// From where the call comes; `None` on the admin socket.
+    pub fn ip(&self) -> Option<IpAddr> {
+        self.caller().address().map(|address| address.ip())
     }
 
     /// The method that is called.

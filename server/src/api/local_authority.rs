@@ -8,6 +8,7 @@ use spire_core::wire::local_authority::*;
 use tonic::{Request, Response, Status};
 
 use super::call::Call;
+use super::request::{Reply, no_wit_svids};
 use super::status::failed;
 use crate::authority::{self, Authority, Kind, RotationError, SlotStates};
 
@@ -17,8 +18,6 @@ pub struct LocalAuthorityService {
     /// Whose authorities these are.
     pub authority: Arc<Authority>,
 }
-
-type Reply<T> = Result<Response<T>, Status>;
 
 #[tonic::async_trait]
 impl LocalAuthority for LocalAuthorityService {
@@ -240,8 +239,4 @@ fn refusal(what: &str, error: RotationError) -> Status {
         | RotationError::OtherSort(_) => error.into(),
         error => failed(what, error),
     }
-}
-
-fn no_wit_svids() -> Status {
-    Status::unimplemented("WIT-SVID functionality is disabled")
 }

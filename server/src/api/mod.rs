@@ -12,6 +12,7 @@ mod health;
 mod listing;
 pub mod local_authority;
 pub mod logger;
+mod request;
 pub mod status;
 pub mod svid;
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use spire_core::entry::{AdditionalAttributes, DnsName, EntryId};
 use spire_core::id::{SpiffeId, TrustDomain};
+use spire_core::limits::{MAX_AUDIENCE_BYTES, MAX_AUDIENCES};
 use spire_core::svid::x509::CertificateRequest;
 use spire_core::wire::convert;
 use spire_core::wire::svid::svid_server::Svid;
@@ -13,17 +14,14 @@ use spire_core::wire::types;
 use tonic::{Request, Response, Status};
 
 use super::call::Call;
+use super::request::{Reply, certificate_request, no_wit_svids};
 use super::status::{failed, invalid};
 use crate::authority::{Authority, JwtRequest};
 use crate::rate_limit::{Method, RateLimits};
 use crate::registry::{Registry, Snapshot};
 
-/// Longest certificate request in bytes: one for an RSA key of 16384 bits with many names.
-const MAX_CSR_BYTES: usize = 64 << 10;
-
-/// Audiences of one token, and the longest of them in bytes.
-const MAX_AUDIENCES: usize = 100;
-const MAX_AUDIENCE_BYTES: usize = 2048;
+/// How SPIRE begins the refusal of a workload's certificate request.
+const MALFORMED_CSR: &str = "malformed CSR";
 
 /// The SVID service.
 #[derive(Clone)]
@@ -38,8 +36,6 @@ pub struct SvidService {
     pub limits: Arc<RateLimits>,
 }
 
-type Reply<T> = Result<Response<T>, Status>;
-
 #[tonic::async_trait]
 impl Svid for SvidService {
     async fn mint_x509svid(
@@ -53,7 +49,7 @@ impl Svid for SvidService {
             fields.add_value("ttl", request.ttl);
         });
         let ttl = ttl(request.ttl)?;
-        let csr = certificate_request(&request.csr)?;
+        let csr = certificate_request(MALFORMED_CSR, &request.csr)?;
         let id = self.minted_id(&csr)?;
         if let Some(error) = csr.dns_names.iter().find_map(|name| name.parse::<DnsName>().err()) {
             return Err(invalid("CSR DNS name is not valid", error));
@@ -94,7 +90,7 @@ impl Svid for SvidService {
         }
         let cost = u32::try_from(params.len()).unwrap_or(u32::MAX);
         self.wait(&call, Method::NewX509Svid, cost).await?;
-        let agent_id = own_id(&call)?;
+        let agent_id = call.own_id()?;
         let snapshot = self.registry.snapshot();
         let mut results = Vec::with_capacity(params.len());
         for params in params {
@@ -127,7 +123,7 @@ impl Svid for SvidService {
             fields.add_list("audience", &request.audience);
         });
         self.wait(&call, Method::NewJwtSvid, 1).await?;
-        let agent_id = own_id(&call)?;
+        let agent_id = call.own_id()?;
         let snapshot = self.registry.snapshot();
         let id = request.entry_id.parse::<EntryId>().ok();
         let entry = id.and_then(|id| snapshot.authorized_entry(&agent_id, &id));
@@ -155,7 +151,7 @@ impl Svid for SvidService {
             fields.add("trust_domain_id", self.trust_domain.id());
         });
         self.wait(&call, Method::NewDownstreamCa, 1).await?;
-        let csr = certificate_request(&request.csr)?;
+        let csr = certificate_request(MALFORMED_CSR, &request.csr)?;
         // Only a preference: what makes no sense is none.
         let ttl = u64::try_from(request.preferred_ttl).ok().map(Duration::from_secs);
         let chain = self.authority.sign_downstream(&csr, ttl).await;
@@ -197,7 +193,7 @@ impl SvidService {
         let id = params.entry_id.parse::<EntryId>().ok();
         let entry = id.and_then(|id| snapshot.authorized_entry(agent_id, &id));
         let entry = entry.ok_or_else(not_authorized)?.to_entry();
-        let csr = certificate_request(&params.csr)?;
+        let csr = certificate_request(MALFORMED_CSR, &params.csr)?;
         let svid = self.authority.sign_workload(&csr, &entry).await;
         let svid = svid.map_err(|error| failed("failed to sign X509-SVID", error))?;
         Ok(convert::svid::x509(svid, ""))
@@ -237,22 +233,12 @@ impl SvidService {
     }
 
     async fn wait(&self, call: &Call, method: Method, cost: u32) -> Result<(), Status> {
-        let address = call.caller().address().map(|address| address.ip());
-        Ok(self.limits.wait(method, address, cost).await?)
+        Ok(self.limits.wait(method, call.ip(), cost).await?)
     }
-}
-
-fn own_id(call: &Call) -> Result<SpiffeId, Status> {
-    let id = call.caller().id().cloned();
-    id.ok_or_else(|| Status::internal("caller ID missing from request context"))
 }
 
 fn not_authorized() -> Status {
     Status::not_found("entry not found or not authorized")
-}
-
-fn no_wit_svids() -> Status {
-    Status::unimplemented("WIT-SVID functionality is disabled")
 }
 
 /// A lifetime that an operator asks for; 0 leaves it to the server.
@@ -261,15 +247,4 @@ fn ttl(seconds: i32) -> Result<Option<Duration>, Status> {
         Status::invalid_argument(format!("ttl must not be negative, but is {seconds}"))
     })?;
     Ok((seconds > 0).then(|| Duration::from_secs(seconds)))
-}
-
-fn certificate_request(csr: &[u8]) -> Result<CertificateRequest, Status> {
-    if csr.is_empty() {
-        return Err(Status::invalid_argument("missing CSR"));
-    }
-    if csr.len() > MAX_CSR_BYTES {
-        let why = format!("it has {} bytes, more than {MAX_CSR_BYTES}", csr.len());
-        return Err(invalid("malformed CSR", why));
-    }
-    CertificateRequest::parse(csr).map_err(|error| invalid("malformed CSR", error))
 }

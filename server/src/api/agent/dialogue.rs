@@ -12,11 +12,8 @@ use spire_core::wire::agent::attest_agent_request::{Params, Step};
 use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
 
-use super::certificate_request;
+use super::{MALFORMED_CSR, certificate_request};
 use crate::attestation::{Dialogue, Request};
-
-/// Largest certificate request in bytes; one with the largest RSA key has about 2,000.
-pub(super) const MAX_CSR_BYTES: usize = 16 << 10;
 
 /// Longest name of an attestor in bytes.
 const MAX_KIND_BYTES: usize = 255;
@@ -98,7 +95,7 @@ fn request(params: Params) -> Result<Request, Status> {
     if params.csr.is_empty() {
         return Err(malformed("missing CSR"));
     }
-    let csr = certificate_request(&params.csr)?;
+    let csr = certificate_request(MALFORMED_CSR, &params.csr)?;
     Ok(Request { kind: data.r#type, evidence: data.payload, csr })
 }
 
@@ -160,7 +157,7 @@ mod tests {
         );
         assert_eq!(
             refusal(|_, svid| svid.csr = large()),
-            "failed to parse CSR: it has more than 16384 bytes"
+            "failed to parse CSR: CSR is larger than 65536 bytes"
         );
     }
 }

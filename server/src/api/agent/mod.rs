@@ -3,7 +3,6 @@
 mod dialogue;
 mod nodes;
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use futures::stream::{self, BoxStream, StreamExt};
@@ -11,7 +10,6 @@ use jiff::SignedDuration;
 use spire_core::entry::{Entry, EntryId, Hint};
 use spire_core::id::{SpiffeId, TrustDomain};
 use spire_core::selector::{RequiredSelectors, Selector};
-use spire_core::svid::x509::CertificateRequest;
 use spire_core::wire::agent::agent_server::Agent;
 use spire_core::wire::agent::*;
 
@@ -25,11 +23,15 @@ use uuid::Uuid;
 
 use super::call::Call;
 use super::listing;
+use super::request::{Reply, certificate_request};
 use crate::attestation::{self, Attestation};
 use crate::rate_limit::{Method, RateLimits};
 use crate::store::{Store, StoreError};
-use dialogue::{MAX_CSR_BYTES, Messages};
+use dialogue::Messages;
 pub(crate) use nodes::parse_expires_before;
+
+/// How SPIRE begins the refusal of an agent's certificate request.
+const MALFORMED_CSR: &str = "failed to parse CSR";
 
 /// Longest version that an agent may tell.
 const MAX_VERSION_BYTES: usize = 255;
@@ -43,8 +45,6 @@ pub struct AgentService {
     pub limits: Arc<RateLimits>,
 }
 
-type Reply<T> = Result<Response<T>, Status>;
-
 #[tonic::async_trait]
 impl Agent for AgentService {
     type AttestAgentStream = BoxStream<'static, Result<AttestAgentResponse, Status>>;
@@ -55,7 +55,7 @@ impl Agent for AgentService {
     ) -> Reply<Self::AttestAgentStream> {
         let call = Call::of(&request)?;
         let (challenges, sent) = mpsc::channel(1);
-        let messages = Messages::new(request.into_inner(), challenges, address(&call));
+        let messages = Messages::new(request.into_inner(), challenges, call.ip());
         let service = self.clone();
         call.ends_with_its_stream();
         // The attestation runs while its answers are read: an agent that leaves ends it.
@@ -73,8 +73,8 @@ impl Agent for AgentService {
 
     async fn renew_agent(&self, request: Request<RenewAgentRequest>) -> Reply<RenewAgentResponse> {
         let call = Call::of(&request)?;
-        let agent_id = own_id(&call)?;
-        self.limits.wait(Method::RenewAgent, address(&call), 1).await?;
+        let agent_id = call.own_id()?;
+        self.limits.wait(Method::RenewAgent, call.ip(), 1).await?;
         let node = self.attestation.registry.snapshot();
         if node.node(&agent_id).is_some_and(|node| node.can_reattest()) {
             let sentence = "agent must reattest instead of renew";
@@ -83,7 +83,7 @@ impl Agent for AgentService {
         let params = request.into_inner().params;
         let params = params.ok_or_else(|| Status::invalid_argument("params cannot be nil"))?;
         call.note(|fields| fields.add_csr(&params.csr));
-        let csr = certificate_request(&params.csr)?;
+        let csr = certificate_request(MALFORMED_CSR, &params.csr)?;
         let svid = self.attestation.authority.sign_agent(&csr, &agent_id).await?;
         let renewed = self.store().renew_node(agent_id, svid.serial.clone(), svid.expires_at);
         renewed.await.map_err(unknown_agent)?;
@@ -93,8 +93,8 @@ impl Agent for AgentService {
 
     async fn post_status(&self, request: Request<PostStatusRequest>) -> Reply<PostStatusResponse> {
         let call = Call::of(&request)?;
-        let agent_id = own_id(&call)?;
-        self.limits.wait(Method::PostStatus, address(&call), 1).await?;
+        let agent_id = call.own_id()?;
+        self.limits.wait(Method::PostStatus, call.ip(), 1).await?;
         let version = request.into_inner().agent_version;
         if version.len() > MAX_VERSION_BYTES {
             let longest = format!("agent_version has more than {MAX_VERSION_BYTES} bytes");
@@ -215,7 +215,7 @@ impl AgentService {
         call: &Call,
         mut messages: Messages,
     ) -> Result<AttestAgentResponse, Status> {
-        self.limits.wait(Method::AttestAgent, address(call), 1).await?;
+        self.limits.wait(Method::AttestAgent, call.ip(), 1).await?;
         let request = messages.request().await?;
         let kind = request.kind.clone();
         call.note(|fields| fields.add("node_attestor_type", &kind));
@@ -250,15 +250,6 @@ fn log_refusal(call: &Call, kind: &str, why: &dyn std::fmt::Display) {
     );
 }
 
-fn address(call: &Call) -> Option<IpAddr> {
-    call.caller().address().map(|address| address.ip())
-}
-
-fn own_id(call: &Call) -> Result<SpiffeId, Status> {
-    let id = call.caller().id().cloned();
-    id.ok_or_else(|| Status::internal("the policy let a caller without an ID pass"))
-}
-
 fn bad_agent_id(why: impl std::fmt::Display) -> Status {
     Status::invalid_argument(format!("invalid agent ID: {why}"))
 }
@@ -268,18 +259,6 @@ fn unknown_agent(error: StoreError) -> Status {
         StoreError::NotFound => Status::not_found("agent not found"),
         other => other.into(),
     }
-}
-
-fn certificate_request(csr: &[u8]) -> Result<CertificateRequest, Status> {
-    if csr.is_empty() {
-        return Err(Status::invalid_argument("missing CSR"));
-    }
-    if csr.len() > MAX_CSR_BYTES {
-        let longest = format!("failed to parse CSR: it has more than {MAX_CSR_BYTES} bytes");
-        return Err(Status::invalid_argument(longest));
-    }
-    CertificateRequest::parse(csr)
-        .map_err(|error| Status::invalid_argument(format!("failed to parse CSR: {error}")))
 }
 
 /// The entry by which the agent of a token gets a second ID, below which entries may stand.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use spire_core::clock::Clock;
 use spire_core::entry::EntryId;
-use spire_core::id::{SpiffeId, TrustDomain};
+use spire_core::id::TrustDomain;
 use spire_core::wire::convert::{self, entry as wire_entry};
 use spire_core::wire::entry::entry_server::Entry;
 use spire_core::wire::entry::*;
@@ -17,6 +17,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::call::Call;
 use super::listing;
+use super::request::Reply;
 use super::status::{failed, invalid};
 use crate::registry::Registry;
 use crate::store::{CreatedEntry, Store, StoreError};
@@ -34,8 +35,6 @@ pub struct EntryService {
     /// The time.
     pub clock: Clock,
 }
-
-type Reply<T> = Result<Response<T>, Status>;
 
 #[tonic::async_trait]
 impl Entry for EntryService {
@@ -187,7 +186,7 @@ impl Entry for EntryService {
         &self,
         request: Request<GetAuthorizedEntriesRequest>,
     ) -> Reply<GetAuthorizedEntriesResponse> {
-        let agent_id = own_id(&Call::of(&request)?)?;
+        let agent_id = Call::of(&request)?.own_id()?;
         let mask = request.into_inner().output_mask;
         let snapshot = self.registry.snapshot();
         let entries = snapshot.authorized(&agent_id).into_iter();
@@ -201,15 +200,9 @@ impl Entry for EntryService {
         &self,
         request: Request<Streaming<SyncAuthorizedEntriesRequest>>,
     ) -> Reply<Self::SyncAuthorizedEntriesStream> {
-        let agent_id = own_id(&Call::of(&request)?)?;
+        let agent_id = Call::of(&request)?.own_id()?;
         sync::answer(self.registry.snapshot(), agent_id, request.into_inner()).await
     }
-}
-
-/// The agent that calls.
-fn own_id(call: &Call) -> Result<SpiffeId, Status> {
-    let id = call.caller().id().cloned();
-    id.ok_or_else(|| Status::internal("caller ID missing from request context"))
 }
 
 /// SPIRE answers the update of an entry that it does not know with the sentence alone, and what is
