@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::follow;
-use crate::store::{EditRefused, Store, StoreError};
+use crate::store::{Store, StoreError};
 
 /// How often the stored bundle is read although nobody said that it changed.
 const REFRESH: Duration = Duration::from_secs(5);
@@ -118,7 +118,7 @@ impl TrustBundle {
     /// Changes what is stored. When this returns the change is told.
     pub(super) async fn edit<F>(&self, change: F) -> Result<(), StoreError>
     where
-        F: Fn(&mut Bundle) -> Result<(), EditRefused> + Send + Sync + 'static,
+        F: Fn(&mut Bundle) -> Result<(), StoreError> + Send + Sync + 'static,
     {
         self.tell(self.store.edit_bundle(self.trust_domain.clone(), change).await?);
         Ok(())

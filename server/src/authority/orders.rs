@@ -11,7 +11,7 @@ use super::jwt_key::JwtKey;
 use super::rotation::Rotation;
 use super::slots::{Slots, Slotted};
 use super::{Authority, AuthorityState, Kind, RotationError};
-use crate::store::{EditRefused, StoreError};
+use crate::store::StoreError;
 
 /// What an operator asks of the task that owns the slots.
 #[derive(Debug)]
@@ -249,10 +249,10 @@ impl Rotation {
 
     async fn edit<F>(&self, change: F) -> Result<(), RotationError>
     where
-        F: Fn(&mut Bundle) -> Result<(), EditRefused> + Send + Sync + 'static,
+        F: Fn(&mut Bundle) -> Result<(), StoreError> + Send + Sync + 'static,
     {
         self.authority.bundle.edit(change).await.map_err(|error| match error {
-            StoreError::Refused(why) if why.starts_with(UNTAINTED) => RotationError::Unfit(why),
+            StoreError::Invalid(why) => RotationError::Unfit(why),
             StoreError::Refused(why) => RotationError::Done(why),
             error => error.into(),
         })
@@ -286,12 +286,11 @@ fn check_old<T: Slotted>(slots: &Slots<T>, id: &str) -> Result<AuthorityState, R
     is(slots.old()).ok_or(RotationError::UnexpectedId)
 }
 
-const UNTAINTED: &str = "it is not possible to revoke an untainted";
 const NO_ROOT: &str = "no root CA found with provided subject key ID";
 const NO_KEY: &str = "no JWT Key found with provided key ID";
 
 /// Taints all roots with this subject key identifier: one that was renewed is there twice.
-pub(super) fn taint_root(bundle: &mut Bundle, id: &str) -> Result<(), EditRefused> {
+pub(super) fn taint_root(bundle: &mut Bundle, id: &str) -> Result<(), StoreError> {
     let roots = bundle.x509_authorities.iter_mut();
     let mut roots: Vec<_> = roots.filter(|root| root.has_id(id)).collect();
     if roots.is_empty() {
@@ -304,19 +303,19 @@ pub(super) fn taint_root(bundle: &mut Bundle, id: &str) -> Result<(), EditRefuse
     Ok(())
 }
 
-fn revoke_root(bundle: &mut Bundle, id: &str) -> Result<(), EditRefused> {
+fn revoke_root(bundle: &mut Bundle, id: &str) -> Result<(), StoreError> {
     let mut roots = bundle.x509_authorities.iter().filter(|root| root.has_id(id)).peekable();
     if roots.peek().is_none() {
         return refused(NO_ROOT);
     }
     if roots.any(|root| !root.tainted) {
-        return refused(format!("{UNTAINTED} root CA"));
+        return untainted("root CA");
     }
     bundle.x509_authorities.retain(|root| !root.has_id(id));
     Ok(())
 }
 
-fn taint_key(bundle: &mut Bundle, id: &str) -> Result<(), EditRefused> {
+fn taint_key(bundle: &mut Bundle, id: &str) -> Result<(), StoreError> {
     match bundle.jwt_authorities.iter_mut().find(|key| key.key_id == id) {
         None => refused(NO_KEY),
         Some(key) if key.tainted => refused("key is already tainted"),
@@ -327,10 +326,10 @@ fn taint_key(bundle: &mut Bundle, id: &str) -> Result<(), EditRefused> {
     }
 }
 
-fn revoke_key(bundle: &mut Bundle, id: &str) -> Result<(), EditRefused> {
+fn revoke_key(bundle: &mut Bundle, id: &str) -> Result<(), StoreError> {
     match bundle.jwt_authorities.iter().find(|key| key.key_id == id) {
         None => refused(NO_KEY),
-        Some(key) if !key.tainted => refused(format!("{UNTAINTED} key")),
+        Some(key) if !key.tainted => untainted("key"),
         Some(_) => {
             bundle.jwt_authorities.retain(|key| key.key_id != id);
             Ok(())
@@ -338,6 +337,11 @@ fn revoke_key(bundle: &mut Bundle, id: &str) -> Result<(), EditRefused> {
     }
 }
 
-fn refused(why: impl Into<String>) -> Result<(), EditRefused> {
-    Err(EditRefused(why.into()))
+/// It was done before.
+fn refused(why: &str) -> Result<(), StoreError> {
+    Err(StoreError::Refused(why.to_owned()))
+}
+
+fn untainted(what: &str) -> Result<(), StoreError> {
+    Err(StoreError::Invalid(format!("it is not possible to revoke an untainted {what}")))
 }

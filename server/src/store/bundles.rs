@@ -37,10 +37,6 @@ pub enum DeleteMode {
     Dissociate,
 }
 
-/// An edit does not fit the bundle as it is. The text is a sentence for the caller.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EditRefused(pub String);
-
 impl Store {
     /// The bundle of this trust domain.
     ///
@@ -158,15 +154,14 @@ impl Store {
     /// changed, unless the function set it.
     ///
     /// # Errors
-    /// `NotFound`; `Refused` with the reason of the function; `Unavailable`, `Conflict`,
-    /// `Corrupt`.
+    /// That of the function, which is a verdict; `NotFound`, `Unavailable`, `Conflict`, `Corrupt`.
     pub async fn edit_bundle<F>(
         &self,
         trust_domain: TrustDomain,
         change: F,
     ) -> Result<Bundle, StoreError>
     where
-        F: Fn(&mut Bundle) -> Result<(), EditRefused> + Send + Sync + 'static,
+        F: Fn(&mut Bundle) -> Result<(), StoreError> + Send + Sync + 'static,
     {
         self.write((trust_domain, change), |tx, (trust_domain, change)| {
             Box::pin(async move {
@@ -331,10 +326,10 @@ async fn edit(
     tx: &mut Transaction,
     number: i64,
     before: Bundle,
-    change: impl Fn(&mut Bundle) -> Result<(), EditRefused>,
+    change: impl Fn(&mut Bundle) -> Result<(), StoreError>,
 ) -> Result<Bundle, StoreError> {
     let mut after = before.clone();
-    change(&mut after).map_err(|EditRefused(reason)| StoreError::Refused(reason))?;
+    change(&mut after)?;
     if after == before {
         return Ok(after);
     }

@@ -18,8 +18,8 @@ pub enum StoreError {
     /// The records that exist forbid the change. The text is a sentence for the caller.
     #[error("{0}")]
     Refused(String),
-    /// What the caller gave names something that does not exist. The text is a sentence for the
-    /// caller.
+    /// What the caller gave names something that does not exist, or that this may not be done to.
+    /// The text is a sentence for the caller.
     #[error("{0}")]
     Invalid(String),
     /// An entry federates with a trust domain whose bundle is not here.

@@ -50,7 +50,7 @@ use pool::Readers;
 use replica::Replica;
 use writer::{Job, Writer};
 
-pub use bundles::{DeleteMode, EditRefused};
+pub use bundles::DeleteMode;
 pub use ca_journals::{CaJournal, CaJournalId};
 pub use changes::{Bookmark, Change, Changes, Revision};
 pub use entries::CreatedEntry;

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use spire_core::bundle::{Bundle, JwtAuthority, X509Authority};
 use spire_core::entry::Entry;
-use spire_server::store::{Change, DeleteMode, EditRefused, Page, StoreError};
+use spire_server::store::{Change, DeleteMode, Page, StoreError};
 
 use crate::{Fresh, Kind, at, domain, each_database, entry, store_bundles};
 
@@ -104,7 +104,7 @@ async fn an_edit_is_kept_counted_or_refused(kind: Kind) {
     assert_eq!(same, Ok(full("a.org")));
     let refused = fresh.store.edit_bundle(domain("a.org"), |bundle| {
         bundle.x509_authorities.clear();
-        Err(EditRefused("no".into()))
+        Err(StoreError::Refused("no".into()))
     });
     assert_eq!(refused.await, Err(StoreError::Refused("no".into())));
     let set = fresh.store.edit_bundle(domain("a.org"), |bundle| {
