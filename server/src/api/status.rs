@@ -4,6 +4,7 @@
 use std::fmt::Display;
 
 use spire_core::node::AttestError;
+use spire_core::upstream::UpstreamError;
 use spire_core::wire::convert::denial;
 use tonic::{Code, Status};
 
@@ -36,16 +37,7 @@ impl From<StoreError> for Status {
             StoreError::AlreadyExists(_) => Self::already_exists(sentence),
             StoreError::Refused(_) => Self::failed_precondition(sentence),
             StoreError::Invalid(_) => Self::invalid_argument(sentence),
-            StoreError::Conflict => Self::unavailable(sentence),
-            StoreError::Unavailable(_) => {
-                tracing::error!(
-                    subsystem_name = "api",
-                    error = sentence,
-                    "Datastore is unavailable: calls that need it fail until it answers; check its \
-                     free space, its permissions, and who else holds it locked"
-                );
-                Self::unavailable(sentence)
-            }
+            StoreError::Conflict | StoreError::Unavailable(_) => Self::unavailable(sentence),
             StoreError::NoFederatedBundle(_) => Self::invalid_argument(sentence),
             StoreError::Corrupt(_) => Self::internal(sentence),
         }
@@ -99,9 +91,18 @@ impl From<RotationError> for Status {
                 Self::invalid_argument(sentence)
             }
             RotationError::OtherSort(_) => Self::failed_precondition(sentence),
-            RotationError::Stopping => Self::unavailable(sentence),
+            RotationError::Stopping | RotationError::Upstream(UpstreamError::Unavailable(_)) => {
+                Self::unavailable(sentence)
+            }
             RotationError::Store(error) => error.into(),
-            _ => Self::internal(sentence),
+            RotationError::NotPrepared
+            | RotationError::Done(_)
+            | RotationError::StillTainted(_)
+            | RotationError::WouldEndBefore { .. }
+            | RotationError::Key(_)
+            | RotationError::Upstream(UpstreamError::Unsupported | UpstreamError::Invalid(_))
+            | RotationError::Sign(_)
+            | RotationError::Certificate(_) => Self::internal(sentence),
         }
     }
 }
@@ -127,6 +128,16 @@ mod tests {
         let status = failed("failed to list entries", StoreError::Unavailable("locked".into()));
         assert_eq!(status.code(), Code::Unavailable);
         assert_eq!(status.message(), "failed to list entries: datastore is unavailable: locked");
+    }
+
+    #[test]
+    fn an_upstream_that_is_away_may_be_asked_again() {
+        let status = |error: UpstreamError| {
+            failed("failed to prepare X.509 authority", RotationError::from(error))
+        };
+        let away = status(UpstreamError::Unavailable("no answer".into()));
+        assert_eq!(away.code(), Code::Unavailable);
+        assert_eq!(status(UpstreamError::Invalid("no CA".into())).code(), Code::Internal);
     }
 
     #[test]

@@ -303,7 +303,8 @@ impl Writer {
             error!(
                 subsystem_name = "datastore",
                 error = reason,
-                "Datastore cannot be written; changes are refused until it can"
+                "Datastore cannot be written; changes are refused until it can; check its free \
+                 space, its permissions, and who else holds it locked"
             );
         }
     }
