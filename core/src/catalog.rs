@@ -14,7 +14,9 @@ use crate::id::TrustDomain;
 pub struct Plugin<T: ?Sized> {
     /// The name in the configuration file.
     pub name: &'static str,
-    /// Checks the section and makes the plugin. It opens nothing but the files that it names.
+    /// Checks the section and makes the plugin. It opens nothing but the files that it names, but
+    /// may ask the cloud what the section leaves to it, which takes some seconds: it is called
+    /// where a thread may wait, also to validate a configuration.
     pub build: fn(&Section, &Host) -> Result<Arc<T>, PluginError>,
 }
 

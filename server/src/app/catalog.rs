@@ -7,10 +7,10 @@ use arc_swap::ArcSwap;
 use spire_core::catalog::{self, CatalogError, Host, NONE};
 use spire_core::config::PluginConfig;
 use spire_core::keys::KeyManager;
-use spire_core::node::NodeAttestor;
+use spire_core::node::{JOIN_TOKEN, NodeAttestor};
 use spire_core::upstream::UpstreamAuthority;
 
-use crate::attestation::{Attestors, JOIN_TOKEN};
+use crate::attestation::Attestors;
 use crate::config::ServerPlugins;
 use crate::plugins::{KEY_MANAGERS, NODE_ATTESTORS, UPSTREAM_AUTHORITIES};
 

@@ -5,7 +5,7 @@ mod foreign_admins;
 mod process;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
@@ -81,7 +81,8 @@ pub enum StartError {
 pub struct Server {
     address: SocketAddr,
     attestation: Arc<Attestation>,
-    plugins: ServerPlugins,
+    /// Locked while attestors are made anew, so that of several files read the last one counts.
+    plugins: Arc<Mutex<ServerPlugins>>,
     host: Host,
     logger: Logger,
     store: Store,
@@ -207,7 +208,8 @@ impl Server {
         upkeep(&config, &store, &clock).start(tasks);
         let health = watch_health(health::checks(&trust_domain, &authority, &store), tasks);
         listen(&config.health_checks, health, tasks).await;
-        Ok(Self { address, attestation, plugins, host, logger, store, tasks: tasks.clone() })
+        let (plugins, tasks) = (Arc::new(Mutex::new(plugins)), tasks.clone());
+        Ok(Self { address, attestation, plugins, host, logger, store, tasks })
     }
 
     /// Where the TCP port is.
@@ -215,10 +217,19 @@ impl Server {
         self.address
     }
 
-    /// Reads the files of plugins anew that have their settings in a `plugin_data_file`. Those
-    /// that attest nodes are replaced where their file has changed.
+    /// Has the files of plugins read anew that have their settings in a `plugin_data_file`. Those
+    /// that attest nodes are replaced where their file has changed. Nobody waits for it.
     pub fn reconfigure_plugins(&self) {
-        catalog::reconfigure(&self.plugins, &self.host, &self.attestation.attestors);
+        let (plugins, host) = (Arc::clone(&self.plugins), self.host.clone());
+        let attestation = Arc::clone(&self.attestation);
+        let reconfigure = move || {
+            let plugins = plugins.lock().unwrap_or_else(PoisonError::into_inner);
+            catalog::reconfigure(&plugins, &host, &attestation.attestors);
+        };
+        self.tasks.spawn(async move {
+            // It may ask a cloud, and only fails where the process ends.
+            let _ = tokio::task::spawn_blocking(reconfigure).await;
+        });
     }
 
     /// Opens the log file anew.
