@@ -24,8 +24,30 @@ pub enum Outcome<'m> {
     Failed(Code, &'m str),
 }
 
-/// What the audit log says of an operation: names from [`log_access`]'s list, and values. Never
-/// put a key, a token or a whole request in.
+/// Hands all names of fields that the audit log may have to a macro: the log wants to know them at
+/// compile time.
+macro_rules! for_all_names {
+    ($then:ident) => {
+        $then!(
+            spiffe_id parent_id selectors ttl x509_svid_ttl jwt_svid_ttl federates_with admin
+            downstream dns_name expires_at entry_id revision_number hint store_svid csr audience
+            agent_id node_attestor_type trust_domain_id bundle_endpoint_url bundle_endpoint_profile
+            refresh_hint sequence_number x509_authorities_asn1_sha256 jwt_authority_key_id mode
+            by_id by_parent_id by_spiffe_id by_selectors by_selector_match by_federates_with by_hint
+            by_downstream by_attestation_type by_banned by_can_reattest by_expires_before new_level
+            local_authority_id subject_key_id
+        )
+    };
+}
+
+macro_rules! texts {
+    ($($name:ident)*) => { &[$(stringify!($name)),*] };
+}
+
+const NAMES: &[&str] = for_all_names!(texts);
+
+/// What the audit log says of an operation: names from `for_all_names`, and values. Never put a
+/// key, a token or a whole request in.
 #[derive(Default)]
 pub struct Fields(Vec<(&'static str, Box<dyn Value + Send + Sync>)>);
 
@@ -38,11 +60,12 @@ impl std::fmt::Debug for Fields {
 impl Fields {
     /// Adds a field as text.
     pub fn add(&mut self, name: &'static str, value: impl Display) {
-        self.0.push((name, Box::new(value.to_string())));
+        self.add_value(name, value.to_string());
     }
 
     /// Adds a number or a flag.
     pub fn add_value(&mut self, name: &'static str, value: impl Value + Send + Sync + 'static) {
+        debug_assert!(NAMES.contains(&name), "the audit log has no field {name:?}");
         self.0.push((name, Box::new(value)));
     }
 
@@ -177,15 +200,7 @@ pub(super) fn log_access(call: &Call, fields: &Fields, outcome: &Outcome<'_>) {
             )
         };
     }
-    log!(
-        spiffe_id parent_id selectors ttl x509_svid_ttl jwt_svid_ttl federates_with admin
-        downstream dns_name expires_at entry_id revision_number hint store_svid csr audience
-        agent_id node_attestor_type trust_domain_id bundle_endpoint_url bundle_endpoint_profile
-        refresh_hint sequence_number x509_authorities_asn1_sha256 jwt_authority_key_id mode
-        by_id by_parent_id by_spiffe_id by_selectors by_selector_match by_federates_with by_hint
-        by_downstream by_attestation_type by_banned by_can_reattest by_expires_before new_level
-        local_authority_id subject_key_id
-    );
+    for_all_names!(log);
 }
 
 fn executable(peer: &LocalPeer) -> Option<PathBuf> {
