@@ -159,15 +159,15 @@ impl Upkeep {
 
     /// Asks the server once; again where it wanted another attestation first.
     async fn sync(&mut self) -> Result<(), Failure> {
-        let error = match self.ask().await? {
-            Ok(()) => return Ok(()),
-            Err(error) => error,
+        let error = match self.ask().await {
+            Err(Failure::Passing(error)) => error,
+            outcome => return outcome,
         };
         if let Some(denial) = error.cause().denial() {
             if !self.regain(denial, &error).await? {
                 return Err(Failure::Final(error.into()));
             }
-            return self.ask().await?.map_err(Failure::Passing);
+            return self.ask().await;
         }
         if error.cause().is_unknown_authority() {
             let attestation = self.own_svid.attestation();
@@ -182,11 +182,9 @@ impl Upkeep {
         Err(Failure::Passing(error))
     }
 
-    async fn ask(&mut self) -> Result<Result<(), SyncError>, StorageError> {
-        let synced = match self.synchronizer.sync(self.own_svid.id()).await {
-            Ok(synced) => synced,
-            Err(error) => return Ok(Err(error)),
-        };
+    async fn ask(&mut self) -> Result<(), Failure> {
+        let synced = self.synchronizer.sync(self.own_svid.id()).await;
+        let synced = synced.map_err(Failure::Passing)?;
         self.own_svid.attestation().storage.store_bundle(&self.synchronizer.bundle())?;
         if let Some(tainted) = &synced.tainted
             && self.own_svid.is_tainted_by(tainted)
@@ -195,7 +193,7 @@ impl Upkeep {
             // It is still due, and the next check tries again.
             tracing::error!(%error, "Failed to rotate agent SVID");
         }
-        Ok(Ok(()))
+        Ok(())
     }
 
     /// Replaces the agent's SVID where it is due, and says when to look again.

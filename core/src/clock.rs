@@ -7,6 +7,12 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::watch;
 
+/// `time` without its fraction of a second: certificates, tokens and tables know no smaller unit.
+pub fn whole_second(time: Timestamp) -> Timestamp {
+    // Only fails for a second that `Timestamp` cannot hold, and it holds this one.
+    Timestamp::from_second(time.as_second()).unwrap_or(time)
+}
+
 /// Where logic that depends on the time gets it from. Cheap to clone.
 #[derive(Clone)]
 pub struct Clock(Source);

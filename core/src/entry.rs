@@ -195,12 +195,23 @@ impl Entry {
         self.selectors.are_met_by(found)
     }
 
-    /// Whether its selectors name one plugin, as those of an entry with `store_svid` must.
-    pub fn has_one_selector_type(&self) -> bool {
-        let mut kinds = self.selectors.iter().map(Selector::kind);
-        kinds.next().is_none_or(|first| kinds.all(|kind| kind == first))
+    /// Whether its selectors name one plugin where it has `store_svid`, as they must.
+    ///
+    /// # Errors
+    /// [`SeveralKinds`] where they name several.
+    pub fn check_store_svid(&self) -> Result<(), SeveralKinds> {
+        if self.store_svid && !self.selectors.are_of_one_kind() {
+            Err(SeveralKinds)
+        } else {
+            Ok(())
+        }
     }
 }
+
+/// An entry with `store_svid` has selectors of several types.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("selector types must be the same when store SVID is enabled")]
+pub struct SeveralKinds;
 
 /// New values for an entry; `None` leaves a field as it is.
 #[derive(Debug, Clone, PartialEq, Eq)]

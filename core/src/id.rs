@@ -21,6 +21,9 @@ pub const MAX_TRUST_DOMAIN_BYTES: usize = 255;
 
 const SCHEME: &str = "spiffe://";
 
+/// The path of the IDs of servers.
+pub const SERVER_PATH: &str = "/spire/server";
+
 /// Why a text is no SPIFFE ID, or not one that is allowed where it was found.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IdError {
@@ -110,6 +113,14 @@ impl TrustDomain {
     pub fn id(&self) -> SpiffeId {
         SpiffeId {
             text: format!("{SCHEME}{}", self.0).into(),
+            path_at: SCHEME.len() + self.0.len(),
+        }
+    }
+
+    /// The ID of its servers.
+    pub fn server_id(&self) -> SpiffeId {
+        SpiffeId {
+            text: format!("{SCHEME}{}{SERVER_PATH}", self.0).into(),
             path_at: SCHEME.len() + self.0.len(),
         }
     }

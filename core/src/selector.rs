@@ -5,6 +5,11 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use crate::id::SpiffeId;
+
+/// The type of selectors that are the ID of an agent.
+const AGENT: &str = "spiffe_id";
+
 /// One proven property, such as `unix:uid:1000`: a type without a colon and a value. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Selector {
@@ -45,6 +50,16 @@ impl Selector {
             return Err(SelectorError::NoValue);
         }
         Ok(Self { text: format!("{kind}:{value}").into(), colon: kind.len() })
+    }
+
+    /// What all nodes of this agent have: entries that ask for it give the agent a second ID.
+    pub fn of_agent(id: &SpiffeId) -> Self {
+        Self { text: format!("{AGENT}:{id}").into(), colon: AGENT.len() }
+    }
+
+    /// Whether it is one [of an agent](Self::of_agent), which no workload has.
+    pub fn names_an_agent(&self) -> bool {
+        self.kind() == AGENT
     }
 
     /// Its type, which is the name of the plugin that found it.
@@ -149,6 +164,13 @@ mod tests {
         assert_eq!((selector.kind(), selector.value()), ("unix", "uid:1000"));
         assert!("unix".parse::<Selector>().is_err());
         assert!(Selector::new("", "x").is_err() && Selector::new("unix", "").is_err());
+    }
+
+    #[test]
+    fn the_id_of_an_agent_is_a_selector() {
+        let own = Selector::of_agent(&SpiffeId::parse("spiffe://td/spire/agent/a").unwrap());
+        assert_eq!(own, "spiffe_id:spiffe://td/spire/agent/a".parse().unwrap());
+        assert!(own.names_an_agent());
     }
 
     #[test]

@@ -51,7 +51,7 @@ impl Candidate {
             server.clone(),
             cache.clone(),
             jwt_svids,
-            EntrySource::new(true),
+            EntrySource::default(),
             told,
             attestation.clock.clone(),
         );

@@ -331,7 +331,7 @@ fn retry_wait(failures: u32) -> Duration {
 
 /// Whether the entry gives a node a second ID, which no workload can come close to.
 fn names_a_node(entry: &Entry) -> bool {
-    entry.selectors.iter().any(|selector| selector.kind() == "spiffe_id")
+    entry.selectors.iter().any(Selector::names_an_agent)
 }
 
 impl Record {

@@ -34,12 +34,13 @@ pub struct EntrySource {
 
 type Held = BTreeMap<EntryId, Arc<Entry>>;
 
-impl EntrySource {
-    /// Asks for changes alone, or always for all entries.
-    pub fn new(by_revision: bool) -> Self {
-        Self { by_revision: AtomicBool::new(by_revision) }
+impl Default for EntrySource {
+    fn default() -> Self {
+        Self { by_revision: AtomicBool::new(true) }
     }
+}
 
+impl EntrySource {
     /// All entries that `agent` may serve. Those that did not change are the very ones of `held`.
     ///
     /// # Errors

@@ -17,6 +17,9 @@ pub use envelope::read_envelope;
 pub use examination::{Check, Examination, Outcome};
 pub use written::WrittenEvidence;
 
+/// The name of the attestor of agents that come with a token of an operator's.
+pub const JOIN_TOKEN: &str = "join_token";
+
 /// The server half of an attestor: evidence → attested node, or a refusal with a reason.
 #[async_trait]
 pub trait NodeAttestor: Send + Sync {

@@ -44,8 +44,7 @@ pub fn client_config(
     identity: Option<IdentityState>,
     clock: Clock,
 ) -> ClientConfig {
-    let server = trust_domain.member("/spire/server");
-    let server = server.expect("a path of two valid segments is shorter than any limit");
+    let server = trust_domain.server_id();
     let builder = ClientConfig::builder_with_provider(Arc::clone(&PROVIDER))
         .with_protocol_versions(VERSIONS)
         .expect("the provider has cipher suites for both versions")

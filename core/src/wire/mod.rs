@@ -9,7 +9,7 @@ pub mod workload;
 
 pub use sync::SyncAuthorizedEntriesResponse;
 
-#[allow(missing_docs, unreachable_pub, clippy::all)]
+#[allow(missing_docs, unreachable_pub, clippy::all, reason = "generated from core/proto")]
 mod generated {
     include!(concat!(env!("OUT_DIR"), "/wire.rs"));
 }

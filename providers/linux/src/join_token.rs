@@ -5,11 +5,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use spire_core::catalog::{Plugin, refuse_settings};
+pub use spire_core::node::JOIN_TOKEN as NAME;
 use spire_core::node::{Evidence, EvidenceError, EvidenceSource};
 use zeroize::Zeroizing;
-
-/// The name of the attestor.
-pub const NAME: &str = "join_token";
 
 /// `join_token` as the configuration file names it. The token itself comes with the agent's own
 /// settings, so this one has nothing to show until the agent makes a [`JoinToken`] of it.

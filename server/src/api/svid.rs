@@ -51,11 +51,11 @@ impl Svid for SvidService {
         let ttl = ttl(request.ttl)?;
         let csr = certificate_request(MALFORMED_CSR, &request.csr)?;
         let id = self.minted_id(&csr)?;
-        if let Some(error) = csr.dns_names.iter().find_map(|name| name.parse::<DnsName>().err()) {
-            return Err(invalid("CSR DNS name is not valid", error));
-        }
+        let dns_names = csr.dns_names.iter().map(|name| name.parse::<DnsName>());
+        let dns_names = dns_names.collect::<Result<Vec<_>, _>>();
+        let dns_names = dns_names.map_err(|error| invalid("CSR DNS name is not valid", error))?;
         call.note(|fields| fields.add("spiffe_id", &id));
-        let svid = self.authority.mint_x509(&csr, &id, ttl).await;
+        let svid = self.authority.mint_x509(&csr, &id, &dns_names, ttl).await;
         let svid = svid.map_err(|error| failed("failed to sign X509-SVID", error))?;
         Ok(Response::new(MintX509svidResponse { svid: Some(convert::svid::x509(svid, "")) }))
     }

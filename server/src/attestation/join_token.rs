@@ -2,12 +2,9 @@
 //! proof is a row of the store that is spent in the transaction that records the agent.
 
 use spire_core::id::{SpiffeId, TrustDomain};
-use spire_core::node::Attested;
+use spire_core::node::{Attested, JOIN_TOKEN};
 
 use super::Error;
-
-/// The name of this attestor.
-pub const JOIN_TOKEN: &str = "join_token";
 
 /// The ID of the agent that comes with `token`; `None` where no ID can hold the token.
 pub fn agent_id_of(trust_domain: &TrustDomain, token: &str) -> Option<SpiffeId> {

@@ -14,8 +14,8 @@ use arc_swap::ArcSwap;
 use aws_lc_rs::digest;
 use bytes::Bytes;
 use spire_core::clock::Clock;
-use spire_core::id::{SpiffeId, TrustDomain};
-use spire_core::node::{AttestError, Attested, Examination, NodeAttestor};
+use spire_core::id::{SERVER_PATH, SpiffeId, TrustDomain};
+use spire_core::node::{AttestError, Attested, Examination, JOIN_TOKEN, NodeAttestor};
 use spire_core::selector::Selector;
 use spire_core::svid::x509::{CertificateRequest, X509Svid};
 
@@ -26,7 +26,7 @@ use crate::store::{self, KeyFingerprint, Recorded, Redemption, Store, StoreError
 use applicant::Applicant;
 pub use applicant::Dialogue;
 pub use evidence::{Verdict, examine};
-pub use join_token::{JOIN_TOKEN, agent_id_of};
+pub use join_token::agent_id_of;
 
 /// The check that an agent is neither banned nor known where its evidence counts once only.
 const FIRST_USE: &str = "first use";
@@ -175,7 +175,7 @@ impl Attestation {
         if !agent_id.is_member_of(&self.trust_domain) {
             return wrong("is not in this trust domain");
         }
-        if agent_id.path().is_empty() || agent_id.path() == "/spire/server" {
+        if agent_id.path().is_empty() || agent_id.path() == SERVER_PATH {
             return wrong("is that of the server or of the trust domain");
         }
         let inside = agent_id
@@ -214,9 +214,7 @@ impl Attestation {
     ) -> Result<BTreeSet<Selector>, Error> {
         let found = node.resolver.selectors(examination).await;
         let found = found.map_err(|source| Error::Attestor { kind: kind.to_owned(), source })?;
-        let own = self.id_as_selector.then(|| {
-            Selector::new("spiffe_id", node.agent_id.as_str()).expect("an ID is a selector's value")
-        });
+        let own = self.id_as_selector.then(|| Selector::of_agent(&node.agent_id));
         Ok(found.into_iter().chain(own).collect())
     }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::Timestamp;
+use spire_core::clock::whole_second;
 use spire_core::entry::{DnsName, Entry};
 use spire_core::id::SpiffeId;
 use spire_core::keys::KeyError;
@@ -15,7 +16,7 @@ use spire_core::svid::x509::{
 
 use super::slots::Slotted;
 use super::x509_ca::X509Ca;
-use super::{Authority, after, whole_second};
+use super::{Authority, after};
 
 /// Lifetime of the SVID that a health check signs and throws away.
 const HEALTH_CHECK_TTL: Duration = Duration::from_secs(60);
@@ -103,27 +104,22 @@ impl Authority {
         self.sign_leaf(&template).await
     }
 
-    /// An X.509-SVID that an operator asks for: DNS names come from the request, and its subject
-    /// where it has one. The caller has checked `id`. `None` and zero mean the default lifetime.
+    /// An X.509-SVID that an operator asks for, with the subject of the request where that has one.
+    /// The caller has checked `id` and `dns_names`. `None` and zero mean the default lifetime.
     ///
     /// # Errors
-    /// [`IssueError`]; `Refused` where a DNS name of the request is none.
+    /// [`IssueError`].
     pub async fn mint_x509(
         &self,
         request: &CertificateRequest,
         id: &SpiffeId,
+        dns_names: &[DnsName],
         ttl: Option<Duration>,
     ) -> Result<X509Svid, IssueError> {
-        let dns_name = |name: &String| {
-            name.parse::<DnsName>().map_err(|err| {
-                IssueError::Refused(format!("CSR DNS name is invalid: {name:?}: {err}"))
-            })
-        };
-        let dns_names: Vec<_> = request.dns_names.iter().map(dns_name).collect::<Result<_, _>>()?;
         let template = LeafTemplate {
             id,
             public_key: &request.public_key,
-            dns_names: &dns_names,
+            dns_names,
             subject: Some(&request.subject).filter(|subject| **subject != Subject::default()),
             ttl: or_default(ttl, self.settings.default_x509_svid_ttl),
         };

@@ -312,10 +312,5 @@ fn after(now: Timestamp, ttl: Duration) -> Timestamp {
     now.checked_add(ttl).unwrap_or(Timestamp::MAX)
 }
 
-/// The second that `instant` lies in: certificates and the journal know no smaller unit.
-fn whole_second(instant: Timestamp) -> Timestamp {
-    Timestamp::from_second(instant.as_second()).unwrap_or(instant)
-}
-
 #[cfg(test)]
 mod tests;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use prost::Message;
 use spire_core::bundle::Bundle;
+use spire_core::clock::whole_second;
 use spire_core::upstream::UpstreamError;
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
@@ -18,7 +19,7 @@ use super::jwt_key::JwtKey;
 use super::orders::Order;
 use super::slots::{Due, Lifetime, SlotId, Slots, Slotted};
 use super::x509_ca::X509Ca;
-use super::{Authority, AuthorityState, RotationError, SlotStates, restore, whole_second};
+use super::{Authority, AuthorityState, RotationError, SlotStates, restore};
 use crate::store::{CaJournal, CaJournalId};
 
 /// Longest pause before a failed step is tried again.

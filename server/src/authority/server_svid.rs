@@ -50,8 +50,7 @@ impl Authority {
                 "Server SVID signed using a tainted authority, forcing rotation of the Server SVID"
             );
         }
-        let id = self.settings.trust_domain.member("/spire/server");
-        let id = id.map_err(|err| IssueError::Refused(err.to_string()))?;
+        let id = self.settings.trust_domain.server_id();
         let key = LocalKey::generate(self.settings.ca_key_type).await?;
         let public_key = key.public_key().spki.clone();
         let template = LeafTemplate {

@@ -7,9 +7,9 @@ use spire_core::command::{
     Command, Context, Failure, OUTPUT, Outcome, is_json, parse_json, print, print_json, read_file,
 };
 use spire_core::flags::{Flag, Values};
-use spire_core::node::{self, WrittenEvidence};
+use spire_core::node::{self, JOIN_TOKEN, WrittenEvidence};
 
-use crate::attestation::{JOIN_TOKEN, Verdict, examine};
+use crate::attestation::{Verdict, examine};
 use crate::config::{self, RunFlags, ServerPlugins};
 use crate::plugins::NODE_ATTESTORS;
 use crate::store::Store;

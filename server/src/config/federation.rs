@@ -343,7 +343,7 @@ fn read_former(
             return None;
         }
         (false, id) => {
-            let id = id.or_else(|| trust_domain?.member("/spire/server").ok());
+            let id = id.or_else(|| trust_domain.map(TrustDomain::server_id));
             FederationProfile::HttpsSpiffe { endpoint_spiffe_id: id? }
         }
     };

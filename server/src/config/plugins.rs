@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use spire_core::config::{self, ConfigErrors, FromSection, Mistake, PluginConfig, Reader};
+use spire_core::node::JOIN_TOKEN;
 
 use crate::store::{self, ConnectionString, DatabaseKind, SettingsError};
 
@@ -149,7 +150,7 @@ fn refusal(plugin: &PluginConfig) -> Option<Mistake> {
     } else if kind == "DataStore" && (external || plugin.name != "sql") {
         "pluggability for the DataStore is deprecated; only the built-in \"sql\" plugin is supported"
             .to_owned()
-    } else if kind == "NodeAttestor" && plugin.name == "join_token" && external {
+    } else if kind == "NodeAttestor" && plugin.name == JOIN_TOKEN && external {
         "the built-in join_token node attestor cannot be overridden by an external plugin"
             .to_owned()
     } else {

@@ -7,7 +7,7 @@ use spire_core::catalog::{self, CatalogError, Host, NONE, Plugin};
 use spire_core::clock::Clock;
 use spire_core::config::{FromSection, PluginConfig, Reader, Validation, Verdict};
 use spire_core::keys::KeyManager;
-use spire_core::node::NodeAttestor;
+use spire_core::node::{JOIN_TOKEN, NodeAttestor};
 use spire_core::upstream::UpstreamAuthority;
 use tokio::sync::watch;
 
@@ -43,7 +43,7 @@ pub fn validate(flags: &RunFlags, lists: PluginLists<'_>) -> Verdict {
     let key_manager = &plugins.key_manager;
     validation.look(key_manager, catalog::load(lists.key_managers, key_manager, &host));
     for attestor in &plugins.node_attestors {
-        if attestor.name == "join_token" {
+        if attestor.name == JOIN_TOKEN {
             validation.look(attestor, check_join_token(attestor));
         } else {
             validation.look(attestor, catalog::load(lists.node_attestors, attestor, &host));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use hashbrown::DefaultHashBuilder;
 use jiff::Timestamp;
 use spire_core::entry::{Entry, EntryId};
-use spire_core::id::{SpiffeId, TrustDomain};
+use spire_core::id::{SERVER_PATH, SpiffeId, TrustDomain};
 
 use super::entry;
 use super::index::Index;
@@ -70,7 +70,7 @@ impl Draft {
             alias_selectors: HashMap::new(),
             expiries: Index::default(),
         };
-        let server = draft.group_of(b"/spire/server");
+        let server = draft.group_of(SERVER_PATH.as_bytes());
         assert_eq!(server, SERVER, "the first group is the server's");
         draft.uses[server as usize] += 1;
         draft

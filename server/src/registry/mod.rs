@@ -27,7 +27,7 @@ pub use draft::Draft;
 pub use entry::{EntryRef, IdBuffer};
 pub use node::NodeRef;
 pub use packing::Texts;
-pub use snapshot::{Near, Snapshot, Version};
+pub use snapshot::{Snapshot, Version};
 
 /// The present snapshot, and word of each that replaces it.
 #[derive(Debug)]

@@ -1,19 +1,18 @@
 //! Everything at one moment, and the questions it answers.
 //!
-//! Entries below the same parent form a group and lie side by side. A group leads to those groups whose parent is the
-//! SPIFFE ID of one of its entries, so that finding what an agent may serve goes from group to
-//! group and never looks at an entry. Each node has a group, with entries or without. An alias is filed under one of its selectors, the rarest
-//! among aliases when it came: an agent finds it by walking its own selectors, and a selector that
-//! all nodes share leads to few aliases.
+//! Entries below the same parent form a group and lie side by side. A group leads to those groups
+//! whose parent is the SPIFFE ID of one of its entries, so that finding what an agent may serve goes
+//! from group to group and never looks at an entry. Each node has a group, with entries or without.
+//! An alias is filed under one of its selectors, the rarest among aliases when it came: an agent
+//! finds it by walking its own selectors, and a selector that all nodes share leads to few aliases.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use hashbrown::DefaultHashBuilder;
 use spire_core::entry::{Entry, EntryId};
 use spire_core::id::{SpiffeId, TrustDomain};
-use spire_core::selector::Selector;
 
 use super::draft::Draft;
 use super::entry::EntryRef;
@@ -64,15 +63,6 @@ pub struct Snapshot {
 /// changed for this agent. It means nothing to another process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Version(u64);
-
-/// An entry that falls short of some selectors.
-#[derive(Debug, Clone)]
-pub struct Near {
-    /// The entry.
-    pub entry: Entry,
-    /// What it asks for and was not found; empty where it matches.
-    pub missing: BTreeSet<Selector>,
-}
 
 impl Snapshot {
     /// `entries` and `nodes` as of `revision`.
@@ -145,30 +135,6 @@ impl Snapshot {
     /// Whether an entry makes the holder of `id` a server below this one.
     pub fn is_downstream(&self, id: &SpiffeId) -> bool {
         self.is_borne(&self.downstreams, id)
-    }
-
-    /// The `count` entries of `agent_id` that come closest to being matched by `found`, closest
-    /// first. It visits all the agent's entries: for diagnosis, not for every call.
-    pub fn nearest(
-        &self,
-        agent_id: &SpiffeId,
-        found: &BTreeSet<Selector>,
-        count: usize,
-    ) -> Vec<Near> {
-        let texts: HashSet<&[u8]> = found.iter().map(|it| it.as_str().as_bytes()).collect();
-        let mut entries: Vec<_> = self
-            .authorized(agent_id)
-            .into_iter()
-            .map(|entry| (entry.selector_texts().filter(|it| !texts.contains(it)).count(), entry))
-            .collect();
-        entries.sort_by_key(|(missing, _)| *missing);
-        let nearest = entries.into_iter().take(count).map(|(_, entry)| entry.to_entry());
-        nearest
-            .map(|entry| Near {
-                missing: entry.selectors.as_set().difference(found).cloned().collect(),
-                entry,
-            })
-            .collect()
     }
 
     /// The groups whose entries `agent_id` may serve.

@@ -352,20 +352,6 @@ fn aliases_are_served_to_nobody() {
     assert!(snapshot.authorized(&id("/spire/server")).is_empty());
 }
 
-#[test]
-fn the_nearest_entries_come_first_with_what_they_lack() {
-    let [a, ..] = AGENTS;
-    let entries = [
-        entry("far", a, "/v", &[1, 2, 3]),
-        entry("near", a, "/w", &[1, 2]),
-        entry("match", a, "/x", &[1]),
-    ];
-    let snapshot = Snapshot::of(&trust_domain(), &entries, &[], Revision(1));
-    let nearest = snapshot.nearest(&id(a), &selectors([1, 4]), 2);
-    let nearest: Vec<_> = nearest.iter().map(|it| (it.entry.id.as_str(), &it.missing)).collect();
-    assert_eq!(nearest, [("match", &selectors([])), ("near", &selectors([2]))]);
-}
-
 #[tokio::test]
 async fn a_writer_waits_for_its_own_revision() {
     let mut draft = Draft::new(trust_domain());

@@ -1,8 +1,8 @@
 //! How an attestation is recorded: the decision and its outcome in one transaction.
 
 use jiff::Timestamp;
+use spire_core::clock::whole_second;
 
-use super::entry_rows::whole_second;
 use super::node_rows::{Kept, WRITTEN, by_ids, link, unlink, values};
 use super::packing;
 use super::sql::Statement;

@@ -252,11 +252,7 @@ async fn update_one(tx: &mut Transaction, update: &EntryUpdate) -> Result<Entry,
         return Err(StoreError::NotFound);
     };
     let after = entry_rows::as_updated(&before, update);
-    if after.store_svid && !after.selectors.are_of_one_kind() {
-        return Err(StoreError::Invalid(
-            "selector types must be the same when store SVID is enabled".into(),
-        ));
-    }
+    after.check_store_svid().map_err(|error| StoreError::Invalid(error.to_string()))?;
     let unknown = unknown_domains(tx.reader(), after.federates_with.iter()).await?;
     if let Some(domain) = unknown.first() {
         return Err(StoreError::NoFederatedBundle(domain.clone()));

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use jiff::Timestamp;
+use spire_core::clock::whole_second;
 use spire_core::entry::{AdditionalAttributes, Entry, EntryUpdate};
 use spire_core::id::TrustDomain;
 use spire_core::selector::RequiredSelectors;
@@ -188,11 +189,6 @@ fn normal(mut entry: Entry) -> Entry {
     entry.dns_names.retain(|name| seen.insert(name.clone()));
     entry.expires_at = entry.expires_at.map(whole_second);
     entry
-}
-
-/// As a column holds it.
-pub(super) fn whole_second(time: Timestamp) -> Timestamp {
-    Timestamp::from_second(time.as_second()).expect("a timestamp's own second is one")
 }
 
 /// Writes the links by which the entries with these numbers are found.

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use futures::Stream;
 use jiff::Timestamp;
 use spire_core::id::SpiffeId;
+use spire_core::node::JOIN_TOKEN;
 use spire_core::selector::Selector;
 
 use super::admission::record;
@@ -340,7 +341,7 @@ async fn delete(tx: &mut Transaction, nodes: &[Kept]) -> Result<(), StoreError> 
     for kept in nodes {
         tx.note(Change::Node(kept.node.agent_id.clone()));
     }
-    let by_token = nodes.iter().filter(|kept| kept.node.attestation_type == "join_token");
+    let by_token = nodes.iter().filter(|kept| kept.node.attestation_type == JOIN_TOKEN);
     let by_token: Vec<_> = by_token.map(|kept| &kept.node.agent_id).collect();
     join_tokens::forget(tx, &by_token).await?;
     let aliases = entries::aliases(tx.reader(), &by_token).await?;

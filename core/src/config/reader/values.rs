@@ -87,17 +87,6 @@ impl Reader<'_> {
         nodes.iter().map(|node| self.text_of(key, node).map(|text| text.to_string())).collect()
     }
 
-    /// A block of texts under keys that the operator chooses, such as labels.
-    pub fn string_map(&mut self, key: &'static str) -> Vec<(String, String)> {
-        let mut pairs: Vec<(String, String)> = Vec::new();
-        for item in self.block_items(key) {
-            if let Some(text) = self.text_of(key, &item.node) {
-                pairs.push((item.key.clone(), text.to_string()));
-            }
-        }
-        pairs
-    }
-
     /// A text that `parse` understands; its error is the whole sentence of the mistake.
     pub fn parsed<T>(
         &mut self,

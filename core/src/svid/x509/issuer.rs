@@ -132,11 +132,6 @@ impl Issuer {
         &self.0.certificate
     }
 
-    /// What follows a leaf in the chains that it signs; nothing below a root.
-    pub fn served_chain(&self) -> &[Bytes] {
-        &self.0.served
-    }
-
     /// Its id as an authority: the subject key identifier in lower-case hexadecimal digits.
     pub fn authority_id(&self) -> &str {
         &self.0.authority_id

@@ -11,6 +11,7 @@ use jiff::{SignedDuration, Timestamp};
 use rustls_pki_types::{AlgorithmIdentifier, alg_id};
 
 use super::der::{Writer, tag};
+use crate::clock::whole_second;
 use crate::entry::DnsName;
 use crate::id::SpiffeId;
 use crate::keys::KeyType;
@@ -42,11 +43,6 @@ impl Validity {
             write_time(times, self.not_after);
         });
     }
-}
-
-fn whole_second(time: Timestamp) -> Timestamp {
-    // Only fails for a second that `Timestamp` cannot hold, and it holds this one.
-    Timestamp::from_second(time.as_second()).unwrap_or(time)
 }
 
 fn write_time(writer: &mut Writer, time: Timestamp) {

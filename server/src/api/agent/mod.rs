@@ -263,7 +263,7 @@ fn unknown_agent(error: StoreError) -> Status {
 
 /// The entry by which the agent of a token gets a second ID, below which entries may stand.
 fn alias(id: SpiffeId, agent_id: SpiffeId, now: jiff::Timestamp) -> Entry {
-    let own = Selector::new("spiffe_id", agent_id.as_str()).expect("an ID is a selector's value");
+    let own = Selector::of_agent(&agent_id);
     Entry {
         id: EntryId::random(),
         spiffe_id: id,

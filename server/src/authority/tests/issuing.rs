@@ -30,10 +30,10 @@ async fn lifetimes_come_from_the_entry_then_the_settings_and_end_with_the_author
     let agent = authority.sign_agent(&request, &id("/spire/agent/x")).await.unwrap();
     assert_eq!(lives(&agent), (25, -10));
     for ttl in [None, Some(Duration::ZERO)] {
-        let minted = authority.mint_x509(&request, &id("/m"), ttl).await.unwrap();
+        let minted = authority.mint_x509(&request, &id("/m"), &[], ttl).await.unwrap();
         assert_eq!(lives(&minted), (20, -10));
     }
-    let minted = authority.mint_x509(&request, &id("/m"), Some(Duration::MAX)).await.unwrap();
+    let minted = authority.mint_x509(&request, &id("/m"), &[], Some(Duration::MAX)).await.unwrap();
     assert_eq!(lives(&minted), (180, -10));
     assert_eq!(minted.id, id("/m"));
 }
@@ -61,7 +61,7 @@ async fn x509_01_id_22_23_whatever_is_issued_names_one_id() {
     let own = authority.server_svid().borrow().clone().unwrap();
     let agent = authority.sign_agent(&request, &id("/spire/agent/x")).await.unwrap();
     let workload = authority.sign_workload(&request, &entry("/w")).await.unwrap();
-    let minted = authority.mint_x509(&request, &id("/m"), None).await.unwrap();
+    let minted = authority.mint_x509(&request, &id("/m"), &[], None).await.unwrap();
     let below = authority.sign_downstream(&request, None).await.unwrap();
     let root = world.stored().await.x509_authorities[0].certificate.clone();
     for (chain, path) in [

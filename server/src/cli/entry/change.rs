@@ -3,6 +3,7 @@
 use prost::Message;
 use spire_core::command::{Context, Failure, Outcome, is_json, print, print_error, print_json};
 use spire_core::flags::Values;
+use spire_core::id::SERVER_PATH;
 use spire_core::wire::entry::batch_create_entry_response::Result as Item;
 use spire_core::wire::entry::entry_client::EntryClient;
 use spire_core::wire::entry::{
@@ -179,7 +180,7 @@ fn from_flags(
 ) -> Result<Entry, Failure> {
     let id: Spiffeid = (&spiffe_id("spiffeID", values.text("spiffeID"))?).into();
     let parent_id = if values.bool("node") {
-        Spiffeid { path: "/spire/server".to_owned(), ..id.clone() }
+        Spiffeid { path: SERVER_PATH.to_owned(), ..id.clone() }
     } else {
         (&spiffe_id("parentID", values.text("parentID"))?).into()
     };

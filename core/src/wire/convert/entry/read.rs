@@ -12,7 +12,7 @@ use super::super::{
 use super::ALL_FIELDS;
 use crate::entry::{
     AdditionalAttributes, BadEntryId, DnsName, DnsNameError, Entry, EntryId, EntryUpdate, Hint,
-    HintTooLong,
+    HintTooLong, SeveralKinds,
 };
 use crate::id::{IdError, SpiffeId, TrustDomain};
 use crate::limits::{MAX_ENTRY_ITEM_BYTES, MAX_ENTRY_ITEMS};
@@ -56,8 +56,8 @@ pub enum WireEntryError {
     #[error(transparent)]
     Hint(#[from] HintTooLong),
     /// `store_svid` without a single type of selectors
-    #[error("selector types must be the same when store SVID is enabled")]
-    StoreSvid,
+    #[error(transparent)]
+    StoreSvid(#[from] SeveralKinds),
     /// More selectors, trust domains or DNS names than any entry may have.
     #[error("{0} has {1} items, but an entry may have at most {MAX_ENTRY_ITEMS}")]
     TooMany(&'static str, usize),
@@ -149,9 +149,7 @@ pub fn created(
     let (spiffe_id, parent_id) = (spiffe_id.clone(), parent_id.clone());
     let mut entry = blank(fields.id.clone(), spiffe_id, parent_id, selectors.clone(), now);
     fields.apply(&mut entry);
-    if entry.store_svid && !entry.has_one_selector_type() {
-        return Err(WireEntryError::StoreSvid);
-    }
+    entry.check_store_svid()?;
     Ok(entry)
 }
 

@@ -10,7 +10,7 @@ use spire_core::selector::{RequiredSelectors, Selector};
 
 use super::super::records::{Batch, Kind, Numbered, Position, Records, Skipped};
 use super::columns::{Column, Fields, Type, select};
-use super::{Database, Page, Spire, Unfit, attributes, parse, table_of, whole_second};
+use super::{Database, Page, Spire, Unfit, attributes, floor_second, parse, table_of};
 use crate::store::copy::Remark;
 use crate::store::copy::{BATCH, CopyError};
 use crate::store::row::Row;
@@ -265,5 +265,5 @@ fn required(selectors: &[(String, String)]) -> Result<RequiredSelectors, Unfit> 
 /// The nearest whole second, of two the later.
 fn rounded(time: Timestamp) -> Timestamp {
     let half = jiff::SignedDuration::from_millis(500);
-    time.checked_add(half).map_or(time, whole_second)
+    time.checked_add(half).map_or(time, floor_second)
 }

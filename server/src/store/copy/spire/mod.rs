@@ -252,7 +252,7 @@ where
 }
 
 /// The second that `instant` lies in.
-fn whole_second(instant: Timestamp) -> Timestamp {
+fn floor_second(instant: Timestamp) -> Timestamp {
     let second = instant.as_second();
     // The second before, where a time before 1970 has a fraction.
     let floor = if instant.subsec_nanosecond() < 0 { second - 1 } else { second };

@@ -8,7 +8,7 @@ use spire_core::selector::Selector;
 
 use super::super::records::{Batch, Kind, Numbered, Position, Records};
 use super::columns::{Column, Fields, Type, select};
-use super::{Database, Page, Spire, Unfit, parse, table_of, time, whole_second};
+use super::{Database, Page, Spire, Unfit, floor_second, parse, table_of, time};
 use crate::store::Node;
 use crate::store::copy::{BATCH, CopyError};
 use crate::store::row::Row;
@@ -73,11 +73,11 @@ impl Spire {
             }
         };
         let serial_number = serial("serial_number")?;
-        let expires_at = fields.time("expires_at")?.map_or(time::ZERO, whole_second);
+        let expires_at = fields.time("expires_at")?.map_or(time::ZERO, floor_second);
         // A ban leaves the end of the pending SVID behind.
         let is_banned = serial_number.is_empty();
         let new_serial = if is_banned { String::new() } else { serial("new_serial_number")? };
-        let new_expires_at = fields.time("new_expires_at")?.map_or(expires_at, whole_second);
+        let new_expires_at = fields.time("new_expires_at")?.map_or(expires_at, floor_second);
         let mut selectors = BTreeSet::new();
         for (kind, value) in found {
             let selector = Selector::new(kind, value);
