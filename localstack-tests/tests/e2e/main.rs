@@ -23,6 +23,7 @@ mod offline;
 mod quick_start;
 mod rotation;
 mod servers;
+mod surroundings;
 mod turnover;
 mod upstream_aws;
 mod upstreams;
