@@ -295,8 +295,8 @@ pub(super) async fn aliases(
     connection: &mut Connection,
     agents: &[&SpiffeId],
 ) -> Result<Vec<Kept>, StoreError> {
-    let own = |agent: &SpiffeId| Selector::new("spiffe_id", agent.as_str()).ok();
-    let wanted = agents.iter().filter_map(|agent| own(agent)).map(|own| of_selector(&own).into());
+    let own = Selector::of_agent;
+    let wanted = agents.iter().map(|agent| of_selector(&own(agent)).into());
     let head = format!(
         "SELECT {COLUMNS} FROM entry_selectors l, entries r WHERE r.number = l.owner \
          AND l.selector IN"
@@ -305,9 +305,7 @@ pub(super) async fn aliases(
     for statement in look_up(&head, wanted.collect(), "") {
         found.extend(fetch(connection, statement).await?);
     }
-    found.retain(|Kept { entry, .. }| {
-        own(&entry.parent_id).is_some_and(|own| entry.selectors.iter().eq([&own]))
-    });
+    found.retain(|Kept { entry, .. }| entry.selectors.iter().eq([&own(&entry.parent_id)]));
     Ok(found)
 }
 
