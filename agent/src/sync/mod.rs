@@ -5,6 +5,7 @@ mod taint;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures::StreamExt;
 use spire_core::bundle::Bundle;
@@ -27,6 +28,8 @@ pub struct Synchronizer {
     jwt_svids: JwtSvids,
     entries: EntrySource,
     bundle: watch::Sender<Arc<Bundle>>,
+    /// Whether the last sync brought an older bundle than the one that is held.
+    brought_older: AtomicBool,
     clock: Clock,
 }
 
@@ -67,7 +70,8 @@ impl Synchronizer {
         bundle: watch::Sender<Arc<Bundle>>,
         clock: Clock,
     ) -> Self {
-        Self { server, cache, jwt_svids, entries, bundle, clock }
+        let brought_older = AtomicBool::new(false);
+        Self { server, cache, jwt_svids, entries, bundle, brought_older, clock }
     }
 
     /// This trust domain's bundle as the server last gave it.
@@ -88,7 +92,8 @@ impl Synchronizer {
         let federated = self.federated_bundles(&entries).await;
 
         let before = self.bundle.borrow().clone();
-        let own = if *before == own { before.clone() } else { Arc::new(own) };
+        let is_held = is_stale(&self.brought_older, &before, &own) || *before == own;
+        let own = if is_held { before.clone() } else { Arc::new(own) };
         let synced_at = Some(self.clock.now());
         let authorized = Authorized { entries, own: own.clone(), federated, synced_at };
         log_changes(&self.cache.authorize(authorized));
@@ -142,6 +147,14 @@ impl Synchronizer {
     }
 }
 
+/// Whether `own` comes from a server that has not heard yet of the bundle that another one gave, which
+/// is `held`. Where it still is older at the next sync, the servers have lost what is held.
+fn is_stale(brought_older: &AtomicBool, held: &Bundle, own: &Bundle) -> bool {
+    let is_older = own.sequence_number < held.sequence_number;
+    let was_older = brought_older.swap(is_older, Ordering::Relaxed);
+    is_older && !was_older
+}
+
 fn log_changes(changes: &Changes) {
     for entry in &changes.created {
         tracing::debug!(entry = %entry.id, spiffe_id = %entry.spiffe_id, "Entry created");
@@ -151,5 +164,24 @@ fn log_changes(changes: &Changes) {
     }
     for entry in &changes.removed {
         tracing::debug!(entry = %entry.id, spiffe_id = %entry.spiffe_id, "Entry removed");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_older_bundle_waits_for_one_interval() {
+        let numbered = |sequence_number| Bundle {
+            sequence_number,
+            ..Bundle::empty("example.org".parse().unwrap())
+        };
+        let brought_older = AtomicBool::new(false);
+        let is_stale = |own| is_stale(&brought_older, &numbered(5), &numbered(own));
+        // A server that is behind, and has caught up at the next sync.
+        assert_eq!([5, 4, 5, 6].map(is_stale), [false, true, false, false]);
+        // A database that fell back.
+        assert_eq!([4, 4].map(is_stale), [true, false]);
     }
 }
