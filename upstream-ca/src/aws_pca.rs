@@ -114,6 +114,8 @@ pub struct AwsPca {
     client: OnceCell<Client>,
     /// The certificate that was bought last, for as long as it may not have arrived.
     ordered: Mutex<Option<Order>>,
+    /// The root that the CA led to when that was last known.
+    known_root: Mutex<Option<Bytes>>,
     /// Certificates that were bought since the start.
     bought: AtomicU64,
     warned_of_permission: AtomicBool,
@@ -146,6 +148,7 @@ impl AwsPca {
             aws,
             client: OnceCell::new(),
             ordered: Mutex::new(None),
+            known_root: Mutex::new(None),
             bought: AtomicU64::new(0),
             warned_of_permission: AtomicBool::new(false),
         })
@@ -229,6 +232,10 @@ impl AwsPca {
 
     fn ordered(&self) -> MutexGuard<'_, Option<Order>> {
         self.ordered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn known_root(&self) -> MutexGuard<'_, Option<Bytes>> {
+        self.known_root.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits for a certificate: itself, then what leads to the root, and the root.
@@ -332,6 +339,7 @@ impl UpstreamAuthority for AwsPca {
                 self.authority
             )));
         }
+        *self.known_root() = Some(root.clone());
         Ok(Minted { chain, roots: self.roots(Some(root)).await })
     }
 
@@ -343,9 +351,16 @@ impl UpstreamAuthority for AwsPca {
     }
 
     async fn bundle(&self) -> Result<UpstreamBundle, UpstreamError> {
-        let root = self.root(self.client().await).await?;
+        let asked = self.root(self.client().await).await?;
+        let root = {
+            let mut known = self.known_root();
+            *known = asked.or(known.take());
+            known.clone()
+        };
+        // A permission may be granted at any time, and be taken away for a while.
         if root.is_none() && self.supplement.is_none() {
-            return Err(UpstreamError::Unsupported);
+            let sentence = "acm-pca:GetCertificateAuthorityCertificate is not permitted";
+            return Err(UpstreamError::Unavailable(sentence.to_owned()));
         }
         Ok(UpstreamBundle { roots: self.roots(root).await, ..UpstreamBundle::default() })
     }

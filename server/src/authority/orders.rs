@@ -5,7 +5,9 @@
 use std::sync::Arc;
 
 use spire_core::bundle::Bundle;
+use spire_core::limits::REMOTE_CALL;
 use tokio::sync::oneshot;
+use tokio::time::timeout;
 
 use super::jwt_key::JwtKey;
 use super::rotation::Rotation;
@@ -221,6 +223,7 @@ impl Rotation {
 
     async fn revoke_upstream(&self, id: String) -> Result<(), RotationError> {
         self.check_upstream_of_old(&id, "invalid subject key ID")?;
+        self.check_gone_above(&id).await?;
         let root = id.clone();
         self.edit(move |bundle| revoke_root(bundle, &root)).await?;
         tracing::info!(
@@ -245,6 +248,20 @@ impl Rotation {
             return Ok(());
         };
         Err(RotationError::Unfit(format!("{what}: {why}")))
+    }
+
+    /// A root that the upstream still trusts would come back with its next answer. One that does not
+    /// answer keeps nobody from revoking.
+    async fn check_gone_above(&self, id: &str) -> Result<(), RotationError> {
+        let Some(upstream) = &self.authority.upstream else { return Ok(()) };
+        let Ok(Ok(above)) = timeout(REMOTE_CALL, upstream.bundle()).await else { return Ok(()) };
+        if above.roots.iter().any(|root| !root.tainted && root.has_id(id)) {
+            let why = "the upstream authority still trusts this root, which would come back; remove \
+                       it there first: from its file, secret or supplemental bundle, or by revoking \
+                       it on the server above";
+            return Err(RotationError::Unfit(why.to_owned()));
+        }
+        Ok(())
     }
 
     async fn edit<F>(&self, change: F) -> Result<(), RotationError>

@@ -223,8 +223,19 @@ async fn without_the_permission_to_look_it_signs_all_the_same() {
     let (world, folder) = (World::new().await, Folder::new());
     world.aws.world().forbidden.insert("GetCertificateAuthorityCertificate".to_owned());
     let upstream = world.build("");
-    mint(&folder, &*upstream, &now()).await;
-    assert!(matches!(upstream.bundle().await, Err(UpstreamError::Unsupported)));
+    assert!(matches!(upstream.bundle().await, Err(UpstreamError::Unavailable(_))));
+    // What it has signed tells of its root.
+    let signed = mint(&folder, &*upstream, &now()).await;
+    assert_eq!(upstream.bundle().await.unwrap().roots, signed.roots);
+
+    // The permission comes after the start, and is taken away for a while.
+    let upstream = world.build("");
+    let is_unavailable = |told| matches!(told, Err(UpstreamError::Unavailable(_)));
+    assert!(is_unavailable(upstream.bundle().await));
+    world.aws.world().forbidden.clear();
+    assert_eq!(upstream.bundle().await.unwrap().roots, signed.roots);
+    world.aws.world().forbidden.insert("GetCertificateAuthorityCertificate".to_owned());
+    assert_eq!(upstream.bundle().await.unwrap().roots, signed.roots);
 
     // The supplemental bundle is looked at all the same.
     folder.root("a", "ec -pkeyopt ec_paramgen_curve:P-256", 30);

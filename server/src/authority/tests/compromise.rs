@@ -137,11 +137,21 @@ async fn below_an_upstream_its_root_is_what_is_given_up() {
         "invalid subject key ID: upstream authority didn't sign the old local authority"
     );
 
+    let former_certificate = world.upstream.as_ref().unwrap().root();
     world.upstream.as_ref().unwrap().replace_root(Duration::from_secs(100_000)).await;
     let prepared = authority.prepare(Kind::X509).await.unwrap();
     authority.activate(Kind::X509, &prepared.authority_id).await.unwrap();
     authority.taint_upstream(&former_root).await.unwrap();
     assert_eq!(refused(authority.taint_upstream(&former_root).await), "root CA is already tainted");
+    // As long as it is trusted above it would come back.
+    let upstream = world.upstream.as_ref().unwrap();
+    let trusted = |certificate| X509Authority { certificate, tainted: false };
+    let both = vec![trusted(upstream.root()), trusted(former_certificate)];
+    upstream.bundle.lock().unwrap().roots = both;
+    let refusal = refused(authority.revoke_upstream(&former_root).await);
+    assert!(refusal.contains("still trusts this root, which would come back"), "{refusal}");
+    // One that does not answer keeps nobody from it.
+    upstream.away.store(true, Ordering::Relaxed);
     authority.revoke_upstream(&former_root).await.unwrap();
     let bundle = authority.bundle().borrow().clone();
     assert!(!bundle.x509_authorities.iter().any(|root| root.has_id(&former_root)));
