@@ -78,6 +78,9 @@ impl Engine {
             Self::MariaDb => {
                 let mut command = packages::command("mariadb-install-db", "mariadb-server")?;
                 command.arg("--no-defaults").arg(argument("--datadir=", &data));
+                // Servers that share a folder for temporary files delete those of each other.
+                fs::create_dir(folder.join("tmp"))?;
+                command.env("TMPDIR", folder.join("tmp"));
                 command.args(["--skip-test-db", "--auth-root-authentication-method=normal"]);
                 succeed(command.arg(format!("--user={}", mariadb_user())))?;
                 let user = self.user();
@@ -127,6 +130,7 @@ impl Engine {
             Self::MariaDb => {
                 let mut command = packages::command("mariadbd", "mariadb-server")?;
                 command.arg("--no-defaults").arg(argument("--datadir=", &data));
+                command.env("TMPDIR", folder.join("tmp"));
                 command.arg(argument("--socket=", &folder.join("socket")));
                 command.arg(argument("--pid-file=", &folder.join("pid")));
                 command.arg(argument("--init-file=", &folder.join("first.sql")));
