@@ -117,7 +117,7 @@ async fn an_agent_whose_disk_is_full_waits_for_room_and_its_token_stays_good() {
     let agent = node.run(agent, &["-joinToken", &token]);
     let line = agent.logged("Failed to retrieve attestation result").await.unwrap();
     assert!(line.contains("failed to write storage: "), "{line}");
-    assert!(line.contains("agent-data.json: no space left on device"), "{line}");
+    assert!(line.contains("agent-data.json.tmp: no space left on device"), "{line}");
 
     let larger = disk::change(agent.id(), &node.data(), "size=1m");
     command::run(larger).await.unwrap().success().unwrap();

@@ -12,7 +12,7 @@ use spire_localstack_tests::{Folder, Server, ServerFile};
 use tonic::Code;
 use tonic::transport::Channel;
 
-const TROUBLE: &str = "Datastore is unavailable";
+const TROUBLE: &str = "Datastore cannot be written";
 
 #[tokio::test]
 async fn a_message_beyond_the_limit_is_refused_and_harms_nobody() {
