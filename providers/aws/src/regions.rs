@@ -220,15 +220,20 @@ mod tests {
     }
 
     #[test]
-    fn a08_the_former_key_of_all_regions_is_that_of_none() {
+    fn a08_the_former_key_of_all_regions_counts_where_aws_lists_it_and_nowhere_else() {
         let pem = include_bytes!(
             "../../../localstack-tests/data/aws-iid-certificates/group-rsa-legacy-default.pem"
         );
         let der = CertificateDer::from_pem_slice(pem).unwrap();
         let (_, former) = read_certificate(&der, &Certificate::from_der(&der).unwrap()).unwrap();
         let keys = RegionKeys::published();
-        let of_regions = keys.0.values().flatten().map(|key| &key.public_key);
-        assert_eq!(of_regions.filter(|key| **key == former.public_key).count(), 0);
+        let counts_in = |region: &str| {
+            keys.of(region, Kind::Rsa1024).iter().any(|key| key.public_key == former.public_key)
+        };
+        assert!(counts_in("us-east-1"));
+        assert!(!counts_in("me-south-1") && !counts_in("xx-fake-1"));
+        let regions = keys.0.keys().filter(|(region, _)| counts_in(region));
+        assert_eq!(regions.filter(|(_, kind)| *kind == Kind::Rsa1024).count(), 17);
     }
 
     #[test]
