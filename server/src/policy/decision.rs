@@ -154,11 +154,12 @@ impl Policy {
     }
 
     async fn standing(&self, svid: &PeerSvid) -> Result<Standing, Denied> {
-        if let Some(standing) = admitted(&self.registry.snapshot(), svid) {
+        let snapshot = self.registry.snapshot();
+        if let Some(standing) = admitted(&snapshot, svid) {
             return Ok(standing);
         }
-        let now = self.clock.now();
-        if let Some(reason) = self.refusals.reason(svid, now) {
+        let (revision, now) = (snapshot.revision(), self.clock.now());
+        if let Some(reason) = self.refusals.reason(svid, revision, now) {
             return Ok(Standing::Refused(reason));
         }
         let standing = match self.store.node(&svid.id).await.map_err(Denied::Store)? {
@@ -166,7 +167,7 @@ impl Policy {
             Some(node) => Standing::of(svid, &node.serial, Some(&node.new_serial)),
         };
         if let Standing::Refused(reason) = standing {
-            self.refusals.remember(svid, reason, now);
+            self.refusals.remember(svid, reason, revision, now);
             return Ok(standing);
         }
         self.caught_up(svid).await

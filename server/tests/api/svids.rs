@@ -156,7 +156,7 @@ async fn jwt_08_10_13_an_agent_gets_tokens_for_its_entries() {
     assert_eq!(ask(&own.id, &[]).await, none);
     assert_eq!(ask(&own.id, &[""]).await.0, Code::InvalidArgument);
     assert_eq!(ask(&own.id, &["a"; 101]).await.0, Code::InvalidArgument);
-    assert_eq!(ask(&own.id, &["a".repeat(2049).as_str()]).await.0, Code::InvalidArgument);
+    assert_eq!(ask(&own.id, &["a".repeat(4097).as_str()]).await.0, Code::InvalidArgument);
     server.stop().await;
 }
 
