@@ -1,6 +1,7 @@
 //! The trust domain's own bundle: stored for all servers, told to everyone in this one.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -32,6 +33,8 @@ pub(super) struct TrustBundle {
     told: watch::Sender<Arc<Bundle>>,
     /// Whether the database has lost something of what was told, and nobody has seen to it.
     fell_back: watch::Sender<bool>,
+    /// Ids of all that was ever read as tainted. Where one is missing later it was revoked, by whomever.
+    tainted: Mutex<BTreeSet<String>>,
 }
 
 impl TrustBundle {
@@ -41,7 +44,8 @@ impl TrustBundle {
         store: Store,
         told: watch::Sender<Arc<Bundle>>,
     ) -> Self {
-        Self { trust_domain, store, told, fell_back: watch::Sender::new(false) }
+        let fell_back = watch::Sender::new(false);
+        Self { trust_domain, store, told, fell_back, tainted: Mutex::default() }
     }
 
     pub(super) fn subscribe(&self) -> watch::Receiver<Arc<Bundle>> {
@@ -166,8 +170,18 @@ impl TrustBundle {
         }
     }
 
+    /// Whether the authority with this id was ever tainted, here or elsewhere.
+    pub(super) fn was_tainted(&self, id: &str) -> bool {
+        self.ever_tainted().contains(id)
+    }
+
+    fn ever_tainted(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.tainted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Tells a state of the bundle unless a later one was told already.
     fn tell(&self, bundle: Bundle) {
+        self.ever_tainted().extend(tainted(&bundle));
         self.told.send_if_modified(|told| {
             let newer = told.sequence_number <= bundle.sequence_number && **told != bundle;
             if newer {
@@ -176,6 +190,14 @@ impl TrustBundle {
             newer
         });
     }
+}
+
+/// The ids of all that is tainted in `bundle`.
+fn tainted(bundle: &Bundle) -> impl Iterator<Item = String> {
+    let roots = bundle.x509_authorities.iter().filter(|root| root.tainted);
+    let keys = bundle.jwt_authorities.iter().filter(|key| key.tainted);
+    let keys = keys.map(|key| key.key_id.clone());
+    roots.filter_map(|root| root.authority_id().ok()).chain(keys)
 }
 
 /// Removes what ended before `ended_before`; returns whether anything did. Neither list is ever

@@ -122,13 +122,12 @@ impl Rotation {
         }
     }
 
-    async fn taint_x509(&mut self, id: String) -> Result<AuthorityState, RotationError> {
+    async fn taint_x509(&self, id: String) -> Result<AuthorityState, RotationError> {
         if self.authority.upstream.is_some() {
             let why = "local authority can't be tainted if there is an upstream authority";
             return Err(RotationError::OtherSort(why));
         }
         let state = check_old(&self.x509, &id)?;
-        self.tainted_here.insert(id.clone());
         self.edit(move |bundle| taint_root(bundle, &id)).await?;
         tracing::info!(
             subsystem_name = "ca_manager",
@@ -138,9 +137,8 @@ impl Rotation {
         Ok(state)
     }
 
-    async fn taint_jwt(&mut self, id: String) -> Result<AuthorityState, RotationError> {
+    async fn taint_jwt(&self, id: String) -> Result<AuthorityState, RotationError> {
         let state = check_old(&self.jwt, &id)?;
-        self.tainted_here.insert(id.clone());
         self.edit(move |bundle| taint_key(bundle, &id)).await?;
         let id = &state.authority_id;
         tracing::info!(

@@ -50,23 +50,24 @@ impl Rotation {
         self.save(self.journal.clone(), self.active_x509_id()).await
     }
 
-    /// What has to be in the bundle as long as this server has it in its slots. Of roots above it,
+    /// What has to be in the bundle as long as this server has it in its slots, unless it was tainted:
+    /// then it was revoked, and stays so. Of roots above it,
     /// that is what is in the `known` bundle: such a one may be revoked elsewhere.
     fn own_authorities(&self, known: &Bundle) -> Bundle {
         let now = self.now();
-        let is_tainted = |id: &str| self.tainted_here.contains(id);
+        let was_tainted = |id: &str| self.authority.bundle.was_tainted(id);
         let mut own = Bundle::empty(known.trust_domain.clone());
         for ca in held(&self.x509, now) {
             let (root, id) = (ca.root_certificate().cloned(), ca.root_id());
             let root = root.map(|certificate| X509Authority { certificate, tainted: false });
             let above = known.x509_authorities.iter().filter(|root| root.has_id(id)).cloned();
             match root {
-                Some(root) if !is_tainted(id) => own.x509_authorities.push(root),
+                Some(root) if !was_tainted(id) => own.x509_authorities.push(root),
                 Some(_) => {}
                 None => own.x509_authorities.extend(above),
             }
         }
-        let keys = held(&self.jwt, now).filter(|key| !is_tainted(&key.id));
+        let keys = held(&self.jwt, now).filter(|key| !was_tainted(&key.id));
         own.jwt_authorities = keys.map(|key| key.authority()).collect();
         own
     }

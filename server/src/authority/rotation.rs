@@ -1,13 +1,11 @@
 //! Turns the slots: prepare, publish, activate. One task owns them and whoever wants a step asks
 //! that task. Whatever fails, the authorities in use go on.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use prost::Message;
-use spire_core::bundle::Bundle;
 use spire_core::clock::whole_second;
 use spire_core::upstream::UpstreamError;
 use tokio::sync::mpsc;
@@ -38,9 +36,6 @@ pub(super) struct Rotation {
     pub(super) application: Option<Application>,
     pub(super) journal: Journal,
     pub(super) journal_id: Option<CaJournalId>,
-    /// Ids of authorities that an operator has tainted, and perhaps revoked: where the database loses
-    /// one of these, it stays lost.
-    pub(super) tainted_here: BTreeSet<String>,
     failures: u32,
     pause_until: Option<Timestamp>,
     /// The tainted root that was found last above the authority in use.
@@ -51,7 +46,6 @@ impl Rotation {
     /// Goes on from what was stored.
     pub(super) fn new(authority: Arc<Authority>, restored: restore::Restored) -> Self {
         let restore::Restored { x509, jwt, journal, journal_id } = restored;
-        let tainted_here = tainted(&authority.bundle.current());
         let rotation = Self {
             authority,
             x509,
@@ -59,7 +53,6 @@ impl Rotation {
             application: None,
             journal,
             journal_id,
-            tainted_here,
             failures: 0,
             pause_until: None,
             tainted: None,
@@ -344,14 +337,6 @@ impl Rotation {
     pub(super) fn now(&self) -> Timestamp {
         whole_second(self.authority.clock.now())
     }
-}
-
-/// The ids of all that is tainted in `bundle`.
-fn tainted(bundle: &Bundle) -> BTreeSet<String> {
-    let roots = bundle.x509_authorities.iter().filter(|root| root.tainted);
-    let keys = bundle.jwt_authorities.iter().filter(|key| key.tainted);
-    let keys = keys.map(|key| key.key_id.clone());
-    roots.filter_map(|root| root.authority_id().ok()).chain(keys).collect()
 }
 
 fn states<T: Slotted>(slots: &Slots<T>) -> SlotStates {

@@ -107,6 +107,31 @@ async fn what_was_revoked_does_not_come_back() {
 }
 
 #[tokio::test]
+async fn what_others_tainted_and_revoked_does_not_come_back() {
+    let world = World::new().await;
+    let mut server = turned(&world).await;
+    let old = server.authority.states(Kind::Jwt).old.clone().unwrap().authority_id;
+    let id = old.clone();
+    let taint = move |bundle: &mut Bundle| {
+        let mut keys = bundle.jwt_authorities.iter_mut();
+        keys.find(|key| key.key_id == id).unwrap().tainted = true;
+        Ok(())
+    };
+    world.store.edit_bundle(domain(), taint).await.unwrap();
+    server.authority.bundle.refresh().await.unwrap();
+    let revoke = move |bundle: &mut Bundle| {
+        bundle.jwt_authorities.retain(|key| key.key_id != old);
+        Ok(())
+    };
+    world.store.edit_bundle(domain(), revoke).await.unwrap();
+    let revoked = world.stored().await;
+    assert_eq!(revoked.jwt_authorities.len(), 1);
+    server.authority.bundle.refresh().await.unwrap();
+    server.rotation.look().await;
+    assert_eq!(world.stored().await, revoked);
+}
+
+#[tokio::test]
 async fn a_root_above_comes_back_as_soon_as_the_database_can_be_written() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("datastore.sqlite3");
