@@ -36,12 +36,14 @@ use crate::supplement::Supplement;
 use crate::{arn, pem, request};
 
 /// Registers the plugin.
-pub const PLUGIN: Plugin<dyn UpstreamAuthority> =
-    Plugin { name: NAME, build: |section, host| Ok(Arc::new(AwsPca::build(section, host)?)) };
+pub const PLUGIN: Plugin<dyn UpstreamAuthority> = Plugin {
+    name: NAME,
+    build: |section, host| Ok(Arc::new(AwsPca::new(section, host, ISSUANCE)?)),
+};
 
 const NAME: &str = "aws_pca";
 
-/// How long a certificate may take to be issued.
+/// How long a certificate of the plugin may take to be issued.
 const ISSUANCE: Duration = Duration::from_secs(180);
 
 /// How often the CA is asked which certificate it has.
@@ -107,6 +109,8 @@ pub struct AwsPca {
     assume_role: Option<String>,
     region: Option<String>,
     supplement: Option<Supplement>,
+    /// How long a certificate may take to be issued.
+    issuance: Duration,
     trust_domain: TrustDomain,
     clock: Clock,
     aws: Aws,
@@ -131,7 +135,12 @@ struct Order {
 }
 
 impl AwsPca {
-    fn build(section: &Section, host: &Host) -> Result<Self, PluginError> {
+    /// As the plugin's section says, for whom a certificate may take as long as `issuance` until it
+    /// is issued.
+    ///
+    /// # Errors
+    /// [`PluginError`] names each setting that cannot be used.
+    pub fn new(section: &Section, host: &Host, issuance: Duration) -> Result<Self, PluginError> {
         let config: Config = section.decode()?;
         let supplement = config.supplement.map(Supplement::open).transpose();
         let aws =
@@ -143,6 +152,7 @@ impl AwsPca {
             assume_role: config.assume_role,
             region: config.region,
             supplement: supplement.map_err(PluginError::Unusable)?,
+            issuance,
             trust_domain: host.trust_domain.clone(),
             clock: host.clock.clone(),
             aws,
@@ -248,7 +258,7 @@ impl AwsPca {
             .wait_until_certificate_issued()
             .certificate_authority_arn(&self.authority)
             .certificate_arn(certificate)
-            .wait(ISSUANCE)
+            .wait(self.issuance)
             .await
             .map_err(|err| {
                 if is_lost(&err) {

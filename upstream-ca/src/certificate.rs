@@ -26,6 +26,8 @@ pub(crate) struct Certificate {
     /// Whether it says which URIs or which subjects may stand below it. Every SVID has both, and
     /// Rust's verifiers take such a rule for broken, whatever it says.
     pub(crate) constrains_names: bool,
+    /// What it says of DNS names below it, such as `permitted inside.example`.
+    pub(crate) dns_rules: Vec<String>,
     /// Its URI SANs as written.
     pub(crate) uris: Vec<String>,
     pub(crate) subject_key_id: Option<Vec<u8>>,
@@ -60,6 +62,7 @@ impl Certificate {
                 && usage.is_none_or(|usage| usage.key_cert_sign()),
             path_length: constraints.and_then(|it| it.path_len_constraint).map(usize::from),
             constrains_names: rules.as_ref().is_some_and(constrains_names),
+            dns_rules: rules.as_ref().map(dns_rules).unwrap_or_default(),
             subject_key_id: key_id.map(|(_, id)| id.0.as_bytes().to_vec()),
             uris: names.into_iter().filter_map(uri).collect(),
             not_before: instant(inner.validity().not_before)?,
@@ -97,6 +100,19 @@ fn constrains_names(rules: &NameConstraints) -> bool {
             GeneralName::UniformResourceIdentifier(_) | GeneralName::DirectoryName(_)
         )
     })
+}
+
+fn dns_rules(rules: &NameConstraints) -> Vec<String> {
+    let subtrees =
+        [("permitted", &rules.permitted_subtrees), ("excluded", &rules.excluded_subtrees)];
+    let rule = |(kind, base): (&str, &GeneralName)| match base {
+        GeneralName::DnsName(name) => Some(format!("{kind} {name}")),
+        _ => None,
+    };
+    let bases = subtrees.into_iter().flat_map(|(kind, subtrees)| {
+        subtrees.iter().flatten().map(move |subtree| (kind, &subtree.base))
+    });
+    bases.filter_map(rule).collect()
 }
 
 fn instant(time: Time) -> der::Result<Timestamp> {

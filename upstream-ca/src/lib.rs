@@ -26,10 +26,19 @@ use certificate::Certificate;
 pub const PLUGINS: &[Plugin<dyn UpstreamAuthority>] =
     &[aws_pca::PLUGIN, awssecret::PLUGIN, disk::PLUGIN, spire::PLUGIN];
 
+/// What a chain that was checked leads to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checked {
+    /// The id of its root: the subject key identifier in hexadecimal digits, if it has one.
+    pub root_id: Option<String>,
+    /// What its certificates and the root say of the DNS names of SVIDs (name constraints), such as
+    /// `permitted inside.example`. An SVID without DNS names breaks none of it.
+    pub dns_rules: Vec<String>,
+}
+
 /// Checks what an upstream returned for a request that carried `public_key`
 /// (SubjectPublicKeyInfo, DER): the first certificate is a signing certificate of `trust_domain`
 /// with that key, and the chain leads to one of the roots, all valid at `now` and as long as it is.
-/// Returns the id of that root: its subject key identifier in hexadecimal digits, if it has one.
 ///
 /// # Errors
 /// [`UpstreamError::Invalid`] names the first rule that is broken.
@@ -41,7 +50,7 @@ pub fn check(
     public_key: &[u8],
     trust_domain: &TrustDomain,
     now: Timestamp,
-) -> Result<Option<String>, UpstreamError> {
+) -> Result<Checked, UpstreamError> {
     let invalid = |why: String| {
         UpstreamError::Invalid(format!("the chain from the upstream authority: {why}"))
     };
@@ -59,7 +68,8 @@ pub fn check(
             own.not_after, path.ends_at
         )));
     }
-    Ok(path.root.subject_key_id.as_deref().map(hex::encode))
+    let root_id = path.root.subject_key_id.as_deref().map(hex::encode);
+    Ok(Checked { root_id, dns_rules: path.dns_rules })
 }
 
 fn check_own(

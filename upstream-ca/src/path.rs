@@ -40,6 +40,8 @@ pub(crate) struct Path<'c> {
     pub(crate) root: &'c Certificate,
     /// When the first of the certificates above the start ends.
     pub(crate) ends_at: Timestamp,
+    /// What its certificates say of DNS names below them.
+    pub(crate) dns_rules: Vec<String>,
 }
 
 /// Follows issuers from `start`, which has `below` authorities under it, through `others` until one
@@ -51,18 +53,22 @@ pub(crate) fn verify<'c>(
     roots: &'c [Certificate],
     now: Timestamp,
 ) -> Result<Path<'c>, PathError> {
-    let (mut current, mut ends_at) = (start, Timestamp::MAX);
+    let (mut current, mut ends_at, mut dns_rules) = (start, Timestamp::MAX, Vec::new());
     for below in below..MAX_DEPTH {
         check(current, below, now)?;
+        dns_rules.extend_from_slice(&current.dns_rules);
         if roots.iter().any(|root| root.der == current.der) {
-            return Ok(Path { root: current, ends_at });
+            return Ok(Path { root: current, ends_at, dns_rules });
         }
         // A root that was renewed is there twice, with one name and one key.
         let signers = roots.iter().filter(|root| current.is_signed_by(root));
         let mut refused = None;
         for root in signers {
             match check_root(root, below + 1, now) {
-                Ok(()) => return Ok(Path { root, ends_at: ends_at.min(root.not_after) }),
+                Ok(()) => {
+                    dns_rules.extend_from_slice(&root.dns_rules);
+                    return Ok(Path { root, ends_at: ends_at.min(root.not_after), dns_rules });
+                }
                 Err(error) => refused = Some(error),
             }
         }

@@ -28,38 +28,75 @@ async fn no_handshake_fails_while_svids_and_ca_turn_over() {
     let (mut client, mut server) = (Peer::new(&client_agent).await, Peer::new(&server_agent).await);
     let builder = mtls_client(client.source.clone());
     let builder = builder.authorize(authorizer::exact([SERVER]).unwrap());
-    let (to_server, client_status) = builder.build_with_status().unwrap();
+    let (config, status) = builder.build_with_status().unwrap();
+    let to_server = (Arc::new(config), status);
     let builder = mtls_server(server.source.clone());
     let builder = builder.authorize(authorizer::exact([CLIENT]).unwrap());
-    let (to_client, server_status) = builder.build_with_status().unwrap();
-    let (to_server, to_client) = (Arc::new(to_server), Arc::new(to_client));
+    let (config, status) = builder.build_with_status().unwrap();
+    let to_client = (Arc::new(config), status);
 
-    let (mut handshakes, mut failures) = (0, Vec::new());
+    let mut handshakes = Handshakes::default();
     let shaken = async {
         while !(client.has_turned_over() && server.has_turned_over()) {
             tokio::time::sleep(PAUSE).await;
-            if is_taking_over(&client_status) || is_taking_over(&server_status) {
-                continue;
-            }
-            match shake_hands(&to_server, &to_client) {
-                Ok(()) => handshakes += 1,
-                Err(error) => failures.push(error),
-            }
+            handshakes.shake(&to_server, &to_client);
             client.look();
             server.look();
         }
     };
     tokio::time::timeout(LIMIT, shaken).await.expect("all turns over in time");
-    assert!(failures.is_empty(), "{handshakes} handshakes, and {failures:?}");
-    assert!(handshakes > 500, "only {handshakes} handshakes");
+    handshakes.assert_done(500);
     for peer in [&client, &server] {
         assert!(peer.leaves.len() >= 4, "only {} SVIDs", peer.leaves.len());
     }
 }
 
+/// What came of many handshakes.
+#[derive(Debug, Default)]
+pub(crate) struct Handshakes {
+    pub(crate) done: usize,
+    pub(crate) failures: Vec<String>,
+    /// Those that were not tried while a side's TLS library [was taking over](is_taking_over).
+    passed_over: usize,
+}
+
+impl Handshakes {
+    /// One more.
+    pub(crate) fn shake(
+        &mut self,
+        (client, client_status): &(Arc<ClientConfig>, TlsStatus),
+        (server, server_status): &(Arc<ServerConfig>, TlsStatus),
+    ) {
+        if is_taking_over(client_status) || is_taking_over(server_status) {
+            self.passed_over += 1;
+            return;
+        }
+        match shake_hands(client, server) {
+            Ok(()) => self.done += 1,
+            Err(error) => self.failures.push(error.to_string()),
+        }
+    }
+
+    /// Takes in what came of others.
+    pub(crate) fn add(&mut self, others: Self) {
+        self.done += others.done;
+        self.failures.extend(others.failures);
+        self.passed_over += others.passed_over;
+    }
+
+    /// More than `least` were done, none failed, and all but a few were tried.
+    pub(crate) fn assert_done(&self, least: usize) {
+        let Self { done, failures, passed_over } = self;
+        println!("{done} handshakes, {} failures, {passed_over} passed over", failures.len());
+        assert!(failures.is_empty(), "{done} handshakes, and {failures:#?}");
+        assert!(*done > least, "only {done} handshakes");
+        assert!(passed_over * 100 < *done, "{passed_over} passed over beside {done}");
+    }
+}
+
 /// Whether the TLS library has yet to turn what it was given into what TLS needs: for an instant, on
 /// this very thread, it serves neither the former nor the latter.
-pub(crate) fn is_taking_over(status: &TlsStatus) -> bool {
+fn is_taking_over(status: &TlsStatus) -> bool {
     let status = status.current();
     status.source_revision != status.applied_revision
 }
@@ -94,7 +131,7 @@ impl Peer {
 }
 
 /// A full handshake of both, by what each holds at this moment: nothing else runs meanwhile.
-pub(crate) fn shake_hands(
+fn shake_hands(
     client: &Arc<ClientConfig>,
     server: &Arc<ServerConfig>,
 ) -> Result<(), rustls::Error> {

@@ -236,7 +236,8 @@ impl Authority {
     }
 
     /// Publishes a key for JWT-SVIDs, of this server or of one below it: upstream where that is
-    /// supported, and in the bundle. Returns all keys for JWT-SVIDs.
+    /// supported, and in the bundle. Returns all keys for JWT-SVIDs. One below may taint what it
+    /// published, but not what this server signs with.
     ///
     /// # Errors
     /// [`RotationError`].
@@ -244,12 +245,27 @@ impl Authority {
         &self,
         key: JwtAuthority,
     ) -> Result<Vec<JwtAuthority>, RotationError> {
+        if key.tainted && self.is_in_use(&key.key_id) {
+            tracing::warn!(
+                subsystem_name = "ca_manager",
+                local_authority_id = key.key_id,
+                "A server below would taint a JWT key in use here; it stays as it is"
+            );
+            return Ok(self.bundle.current().jwt_authorities.clone());
+        }
         let mut keys = self.publish_upstream(&key).await?;
         // A tainted one may have been revoked here.
         keys.retain(|known| !known.tainted && known.key_id != key.key_id);
         keys.push(key);
         self.bundle.add_keys(keys).await?;
         Ok(self.bundle.current().jwt_authorities.clone())
+    }
+
+    /// Whether this server signs with the JWT key `id`, or is about to.
+    fn is_in_use(&self, id: &str) -> bool {
+        let states = self.states(Kind::Jwt);
+        let mut in_use = [&states.active, &states.prepared].into_iter().flatten();
+        in_use.any(|state| state.authority_id == id)
     }
 
     /// Publishes a key upstream, if anything is there that takes keys. Returns what is known there.

@@ -8,6 +8,7 @@ use spire_core::bundle::{Bundle, X509Authority};
 use spire_core::keys::SigningKey;
 use spire_core::svid::x509::{Issuer, self_sign_ca};
 use spire_core::upstream::Minted;
+use spire_upstream_ca::Checked;
 
 use super::journal::{JournalEntry, Status, X509CaEntry};
 use super::slots::{Lifetime, SlotId, Slotted};
@@ -68,8 +69,16 @@ impl X509Ca {
         now: Timestamp,
     ) -> Result<Self, RotationError> {
         let public_key = key.public_key().spki.clone();
-        let upstream_authority_id =
+        let Checked { root_id: upstream_authority_id, dns_rules } =
             spire_upstream_ca::check(minted, &public_key, &settings.trust_domain, now)?;
+        if !dns_rules.is_empty() {
+            tracing::warn!(
+                subsystem_name = "ca_manager",
+                name_constraints = ?dns_rules,
+                "Certificates above this server's CA constrain DNS names: an SVID whose DNS names \
+                 break these rules is signed, and refused by whoever checks it"
+            );
+        }
         let issuer = Issuer::intermediate(minted.chain.clone(), key)?;
         let is_root =
             |root: &X509Authority| upstream_authority_id.as_ref().is_some_and(|id| root.has_id(id));

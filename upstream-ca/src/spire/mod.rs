@@ -165,15 +165,15 @@ impl Spire {
             BundleClient::new(channel).get_bundle(GetBundleRequest::default()).await
         };
         let bundle = convert::bundle::bundle(&self.call(ask).await?)
-            .map_err(|error| invalid(format!("its bundle: {error}")))?;
+            .map_err(|error| unusable(format!("its bundle: {error}")))?;
         let (theirs, ours) = (&bundle.trust_domain, &self.trust_domain);
         if theirs != ours {
-            return Err(invalid(format!(
+            return Err(unusable(format!(
                 "it serves trust domain {theirs}, and this server {ours}"
             )));
         }
         if bundle.x509_authorities.is_empty() {
-            return Err(invalid("its bundle has no roots".to_owned()));
+            return Err(unusable("its bundle has no roots".to_owned()));
         }
         self.identities.trust(&bundle.x509_authorities);
         Ok(bundle)
@@ -211,7 +211,7 @@ impl UpstreamAuthority for Spire {
         };
         let answer = self.call(ask).await?;
         convert::bundle::jwt_authorities(&answer.jwt_authorities)
-            .map_err(|error| invalid(format!("its keys: {error}")))
+            .map_err(|error| unusable(format!("its keys: {error}")))
     }
 
     async fn bundle(&self) -> Result<UpstreamBundle, UpstreamError> {
@@ -236,6 +236,7 @@ fn may_be_out_of_date(status: &Status) -> bool {
     )
 }
 
-fn invalid(why: String) -> UpstreamError {
-    UpstreamError::Invalid(format!("the upstream server: {why}"))
+/// What it says is of no use now. That cost nothing, and it may be asked again soon.
+fn unusable(why: String) -> UpstreamError {
+    UpstreamError::Unavailable(format!("the upstream server: {why}"))
 }

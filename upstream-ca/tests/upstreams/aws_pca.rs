@@ -1,20 +1,22 @@
 //! `aws_pca` against a small AWS Private CA.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use http::StatusCode;
 use serde_json::{Value, json};
+use spire_core::config::Section;
 use spire_core::keys::SigningKey;
 use spire_core::upstream::{UpstreamAuthority, UpstreamError};
 use spire_fakes::aws::{Aws, HOME_ACCOUNT, Malice, PrivateCa, action_of};
 use spire_fakes::http::{self as fake_http, Trouble};
-use spire_upstream_ca::aws_pca::PLUGIN;
+use spire_upstream_ca::aws_pca::{AwsPca, PLUGIN};
 use spire_upstream_ca::check;
 
-use crate::harness::{Folder, HOUR, build, domain, key, mint, now, request};
+use crate::harness::{Folder, HOUR, build, domain, host, key, mint, now, request};
 
 const REGION: &str = "us-west-2";
 
@@ -37,12 +39,15 @@ impl World {
     }
 
     fn build(&self, more: &str) -> Arc<dyn UpstreamAuthority> {
+        build(&PLUGIN, &self.settings(more), &now()).unwrap()
+    }
+
+    fn settings(&self, more: &str) -> String {
         let (arn, url) = (&self.arn, self.aws.url());
-        let settings = format!(
+        format!(
             "region = {REGION:?}\ncertificate_authority_arn = {arn:?}\nendpoint = {url:?}\n\
              access_key_id = \"AKIA\"\nsecret_access_key = \"secret\"\n{more}"
-        );
-        build(&PLUGIN, &settings, &now()).unwrap()
+        )
     }
 
     fn change<T>(&self, change: impl FnOnce(&mut PrivateCa) -> T) -> T {
@@ -141,6 +146,26 @@ async fn a_certificate_that_was_not_handed_out_is_asked_for_again_and_bought_onc
     upstream.mint(&csr, HOUR).await.unwrap_err();
     upstream.mint(&csr, HOUR).await.unwrap();
     assert_eq!(world.aws.count("IssueCertificate"), 3);
+}
+
+#[tokio::test]
+async fn waiting_for_issuance_ends_and_goes_on_at_the_next_try() {
+    let world = World::new().await;
+    world.change(|authority| authority.in_progress = usize::MAX);
+    let section = Section::parse(&world.settings("")).unwrap();
+    let patience = Duration::from_secs(2);
+    let upstream = AwsPca::new(&section, &host(&now(), domain()), patience).unwrap();
+    let csr = request(&key(), &domain()).await;
+    let error = upstream.mint(&csr, HOUR).await.unwrap_err();
+    assert!(matches!(error, UpstreamError::Unavailable(_)), "{error}");
+    assert!(error.to_string().contains("was not issued"), "{error}");
+    // It waits a second and more between two questions.
+    let asked = world.aws.count("GetCertificate");
+    assert!((1..=3).contains(&asked), "{asked}");
+
+    world.change(PrivateCa::finish);
+    upstream.mint(&csr, HOUR).await.unwrap();
+    assert_eq!(world.change(|authority| authority.bought()), 1);
 }
 
 #[tokio::test]

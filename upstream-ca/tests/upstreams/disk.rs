@@ -76,7 +76,8 @@ async fn constraints_on_dns_names_are_left_to_verifiers() {
     let key = Arc::new(key());
     let csr = request(&key, &domain()).await;
     let minted = upstream.mint(&csr, HOUR).await.unwrap();
-    check(&minted, &key.public_key().spki, &domain(), clock.now()).unwrap();
+    let checked = check(&minted, &key.public_key().spki, &domain(), clock.now()).unwrap();
+    assert_eq!(checked.dns_rules, ["permitted inside.example"]);
     let issuer = Issuer::intermediate(minted.chain, key.clone()).unwrap();
     for (dns_names, is_allowed) in
         [(&[][..], true), (&["a.inside.example"], true), (&["a.outside.example"], false)]
@@ -187,6 +188,7 @@ fn each_mistake_has_its_sentence() {
     folder.intermediate("leaf", "acme", "\nbasicConstraints=critical,CA:FALSE");
     folder.openssl("genpkey -algorithm ed25519 -out ed.key");
     folder.openssl("pkcs8 -topk8 -in acme.key -passout pass:secret -out locked.key");
+    folder.openssl("rsa -traditional -aes128 -in acme.key -passout pass:secret -out old.key");
     fs::write(folder.path("empty.crt"), "").unwrap();
     let cases = [
         ("acme.crt", "absent.key", "", "unable to load upstream CA key: open "),
@@ -195,6 +197,7 @@ fn each_mistake_has_its_sentence() {
         ("acme.crt", "acme.crt", "", "unable to load upstream CA key: "),
         ("acme.crt", "ed.key", "", "unsupported private key type ed25519.PrivateKey"),
         ("acme.crt", "locked.key", "", "no PEM block with an unencrypted private key"),
+        ("acme.crt", "old.key", "", "no PEM block with an unencrypted private key"),
         ("bound.crt", "bound.key", "acme.crt", "name constraints"),
         ("leaf.crt", "leaf.key", "acme.crt", "no signing certificate"),
         (
@@ -228,6 +231,9 @@ fn each_mistake_has_its_sentence() {
         let error = folder.build(&settings, &clock).err().unwrap();
         assert!(error.contains(sentence), "{certificate} {key}: {error}");
     }
+    clock.advance(-SignedDuration::from_hours(24));
+    let error = folder.build_one("acme", &clock).err().unwrap();
+    assert!(error.contains("a certificate of it is not valid before"), "{error}");
     let error = folder.build("", &clock).err().unwrap();
     for sentence in ["cert_file_path is required", "key_file_path is required"] {
         assert!(error.contains(sentence), "{error}");
@@ -249,7 +255,7 @@ async fn a_chain_that_breaks_a_rule_is_refused() {
         check(minted, spki, domain, now).unwrap_err().to_string()
     };
     let now = clock.now();
-    assert!(check(&good, spki, &domain(), now).unwrap().is_some());
+    assert!(check(&good, spki, &domain(), now).unwrap().root_id.is_some());
 
     let error = refusal(&good, b"other", &domain(), now);
     assert!(error.contains("another key"), "{error}");
@@ -258,6 +264,8 @@ async fn a_chain_that_breaks_a_rule_is_refused() {
     assert!(error.contains("must have the URI SAN spiffe://example.com alone"), "{error}");
     let error = refusal(&good, spki, &domain(), now + 2 * HOUR);
     assert!(error.contains("expired at"), "{error}");
+    let error = refusal(&good, spki, &domain(), now - 24 * HOUR);
+    assert!(error.contains("not valid before"), "{error}");
     let error = refusal(&Minted { chain: vec![], ..good.clone() }, spki, &domain(), now);
     assert!(error.contains("empty"), "{error}");
     let error = refusal(&Minted { roots: vec![], ..good.clone() }, spki, &domain(), now);

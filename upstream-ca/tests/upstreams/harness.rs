@@ -107,9 +107,13 @@ pub(crate) fn build_for(
     domain: TrustDomain,
 ) -> Result<Arc<dyn UpstreamAuthority>, String> {
     let section = Section::parse(settings).unwrap();
+    (plugin.build)(&section, &host(clock, domain)).map_err(|err| err.to_string())
+}
+
+/// What a plugin of a server of `domain` works with.
+pub(crate) fn host(clock: &Clock, domain: TrustDomain) -> Host {
     let (_, bundle) = watch::channel(Arc::new(Bundle::empty(domain.clone())));
-    let host = Host { trust_domain: domain, bundle, clock: clock.clone() };
-    (plugin.build)(&section, &host).map_err(|err| err.to_string())
+    Host { trust_domain: domain, bundle, clock: clock.clone() }
 }
 
 pub(crate) fn domain() -> TrustDomain {

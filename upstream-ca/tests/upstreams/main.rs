@@ -6,6 +6,7 @@
 mod above;
 mod aws_pca;
 mod awssecret;
+mod ceremony;
 mod depth;
 mod disk;
 mod harness;

@@ -118,6 +118,22 @@ async fn an_agent_of_another_trust_domain_has_nothing_to_give() {
 }
 
 #[tokio::test]
+async fn a_bundle_of_no_use_costs_nothing_and_is_asked_for_again_soon() {
+    let (above, folder, clock) = world().await;
+    let upstream = below(&above, &folder, &clock);
+    mint(&folder, &*upstream, &clock).await;
+    let roots = std::mem::take(&mut above.inner().bundle.x509_authorities);
+    let csr = request(&key(), &domain()).await;
+    let (told, signed) = (upstream.bundle().await, upstream.mint(&csr, HOUR).await);
+    for error in [told.unwrap_err(), signed.unwrap_err()] {
+        assert!(matches!(error, UpstreamError::Unavailable(_)), "{error}");
+        assert!(error.to_string().ends_with("its bundle has no roots"), "{error}");
+    }
+    above.inner().bundle.x509_authorities = roots;
+    mint(&folder, &*upstream, &clock).await;
+}
+
+#[tokio::test]
 async fn while_above_is_away_calls_fail_and_then_go_on() {
     let folder = Folder::new();
     let clock = now();

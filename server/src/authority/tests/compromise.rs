@@ -360,6 +360,18 @@ async fn keys_that_are_tainted_or_revoked_above_are_so_here() {
         |keys: Vec<JwtAuthority>| keys.iter().any(|key| key.key_id == "below" && key.tainted);
     assert!(!is_tainted(authority.publish_jwt_key(forged).await.unwrap()));
     assert!(is_tainted(authority.publish_jwt_key(tainted).await.unwrap()));
+    // Nor may it taint what signs here, now or next.
+    authority.prepare(Kind::Jwt).await.unwrap();
+    let states = authority.states(Kind::Jwt);
+    for id in [&states.active, &states.prepared].map(|it| &it.as_ref().unwrap().authority_id) {
+        let mut key = authority.bundle().borrow().jwt_authorities.clone();
+        key.retain(|key| key.key_id == *id);
+        let tainted = JwtAuthority { tainted: true, ..key.remove(0) };
+        let keys = authority.publish_jwt_key(tainted.clone()).await.unwrap();
+        assert!(keys.iter().any(|key| key.key_id == *id && !key.tainted), "{keys:?}");
+        let above = upstream.jwt_keys.as_ref().unwrap().lock().unwrap().clone();
+        assert!(!above.contains(&tainted), "it is not told above");
+    }
     // Whoever is above may revoke it for all.
     authority.revoke(Kind::Jwt, "below").await.unwrap();
     let bundle = authority.bundle().borrow().clone();

@@ -172,6 +172,33 @@ async fn a_root_that_was_given_up_by_mistake_is_trusted_again() {
 }
 
 #[tokio::test]
+async fn the_time_of_a_lost_root_runs_from_its_last_use_on() {
+    let world = World::below_spire().await;
+    let upstream = world.upstream.clone().unwrap();
+    let mut server = world.start().await.unwrap();
+    let (first, mut heard) = (root(&upstream), Heard::default());
+    upstream.replace_root(Duration::from_secs(100_000)).await;
+    let second = root(&upstream);
+    follow(&server, &mut heard, &[&first, &second]).await;
+    // It is given up after 30 s, and in use for much longer.
+    for _ in 0..8 {
+        follow(&server, &mut heard, &[&second]).await;
+        assert_eq!(world.stored().await.x509_authorities, [first.clone(), second.clone()]);
+        world.pass(10);
+    }
+    server.rotation.look().await;
+    assert!(server.authority.states(Kind::X509).old.is_some());
+    for _ in 0..2 {
+        follow(&server, &mut heard, &[&second]).await;
+        let stored = world.stored().await.x509_authorities;
+        assert!(stored.contains(&tainted(&first)), "agents get time for other SVIDs");
+        world.pass(10);
+    }
+    follow(&server, &mut heard, &[&second]).await;
+    assert_eq!(world.stored().await.x509_authorities, [second]);
+}
+
+#[tokio::test]
 async fn an_older_answer_makes_no_root_lost() {
     let world = World::below_spire().await;
     let upstream = world.upstream.clone().unwrap();

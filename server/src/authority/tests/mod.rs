@@ -1,6 +1,7 @@
 //! The authority as a whole, with a clock that is turned and a database in memory.
 
 mod compromise;
+mod constraints;
 mod following;
 mod issuing;
 mod log;

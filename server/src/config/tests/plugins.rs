@@ -116,6 +116,15 @@ fn plugins_of_old_files_are_taken() {
 }
 
 #[test]
+fn each_upstream_is_taken_by_its_former_name() {
+    for name in ["aws_pca", "awssecret", "disk", "spire"] {
+        let assigned = plugins(&format!("{SQL} {KEYS} UpstreamCA \"{name}\" {{}}")).unwrap();
+        let upstream = assigned.upstream_authority.unwrap();
+        assert_eq!((upstream.kind.as_str(), upstream.name.as_str()), ("UpstreamAuthority", name));
+    }
+}
+
+#[test]
 fn an_old_resolver_lends_its_settings_to_the_attestor_of_its_name() {
     let text = format!(
         "server {{ trust_domain = \"a\" data_dir = \".\" }}\nplugins {{ {SQL} {KEYS}
