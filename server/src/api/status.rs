@@ -96,6 +96,7 @@ impl From<RotationError> for Status {
             }
             RotationError::Store(error) => error.into(),
             RotationError::NotPrepared
+            | RotationError::NotYet
             | RotationError::Done(_)
             | RotationError::StillTainted(_)
             | RotationError::WouldEndBefore { .. }

@@ -1,7 +1,8 @@
 //! Makes the next X.509 authority. Some upstreams are paid for each certificate: what one has signed
 //! is kept until the authority lies in its slot, whatever fails on the way, and is not asked for
-//! again.
+//! again. A signature may take minutes: a task of its own waits for it, and all else goes on.
 
+use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +12,9 @@ use spire_core::bundle::X509Authority;
 use spire_core::keys::SigningKey;
 use spire_core::limits::REMOTE_CALL;
 use spire_core::svid::x509::ca_request;
+use spire_core::tasks::Tasks;
 use spire_core::upstream::{Minted, UpstreamAuthority, UpstreamError};
+use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::journal::{self, Status};
@@ -23,13 +26,17 @@ use super::{Authority, RotationError, after, late};
 /// How long an upstream authority may take to sign: some are asked again and again for minutes.
 const MINT: Duration = Duration::from_secs(240);
 
+type Answer = Result<Minted, UpstreamError>;
+
 /// What an upstream is asked to sign, and what it signed.
 pub(super) struct Application {
     slot: SlotId,
     key: Arc<dyn SigningKey>,
     /// PKCS#10, DER. The same bytes ask for the same certificate.
     request: Bytes,
-    minted: Option<Minted>,
+    /// Where its answer comes, while it is asked.
+    asked: Option<oneshot::Receiver<Answer>>,
+    answer: Option<Answer>,
 }
 
 /// An authority that does not lie in its slot yet.
@@ -44,26 +51,66 @@ impl Application {
         let Authority { keys, settings, .. } = authority;
         let key = keys.generate(&X509Ca::key_id(slot), settings.ca_key_type).await?;
         let request = ca_request(&*key, &settings.trust_domain, &settings.ca_subject).await?;
-        Ok(Self { slot, key, request, minted: None })
+        Ok(Self { slot, key, request, asked: None, answer: None })
     }
 
-    /// What `upstream` signs, or has signed.
-    async fn minted(
+    /// What `upstream` has signed. A failure is told once; the next try asks again.
+    ///
+    /// # Errors
+    /// `NotYet` where it is asked, from now on or already.
+    fn minted(
         &mut self,
-        upstream: &dyn UpstreamAuthority,
+        upstream: &Arc<dyn UpstreamAuthority>,
         ttl: Duration,
-    ) -> Result<&Minted, UpstreamError> {
-        let minted = match self.minted.take() {
-            Some(minted) => minted,
-            None => {
-                timeout(MINT, upstream.mint(&self.request, ttl)).await.map_err(|_| late())??
+        tasks: &Tasks,
+    ) -> Result<Minted, RotationError> {
+        if let Some(answer) = self.answer.take() {
+            let minted = answer?;
+            self.answer = Some(Ok(minted.clone()));
+            return Ok(minted);
+        }
+        if self.asked.is_none() {
+            self.asked = Some(self.ask(Arc::clone(upstream), ttl, tasks));
+        }
+        Err(RotationError::NotYet)
+    }
+
+    /// Whether its answer is awaited.
+    pub(super) fn is_asked(&self) -> bool {
+        self.asked.is_some()
+    }
+
+    fn ask(
+        &self,
+        upstream: Arc<dyn UpstreamAuthority>,
+        ttl: Duration,
+        tasks: &Tasks,
+    ) -> oneshot::Receiver<Answer> {
+        let (sender, answer) = oneshot::channel();
+        let (request, stop) = (self.request.clone(), tasks.stop_token());
+        tasks.spawn(async move {
+            let mint = timeout(MINT, upstream.mint(&request, ttl));
+            if let Some(answer) = stop.run_until_cancelled(mint).await {
+                // Nobody waits for it any more where the server's start has failed.
+                let _ = sender.send(answer.unwrap_or_else(|_| Err(late())));
             }
-        };
-        Ok(self.minted.insert(minted))
+        });
+        answer
     }
 }
 
 impl Rotation {
+    /// Returns when the upstream has answered what it was asked, and never while it is not.
+    pub(super) async fn answered(&mut self) {
+        let Some(Application { asked, answer, .. }) = &mut self.application else {
+            return pending().await;
+        };
+        let Some(receiver) = asked else { return pending().await };
+        let stopping = || UpstreamError::Unavailable(RotationError::Stopping.to_string());
+        let received = receiver.await.unwrap_or_else(|_| Err(stopping()));
+        (*asked, *answer) = (None, Some(received));
+    }
+
     /// As [`make_x509`](Self::make_x509), below a root that is not tainted.
     ///
     /// # Errors
@@ -81,7 +128,7 @@ impl Rotation {
 
     async fn upstream_left_tainted(&self) -> Result<(), RotationError> {
         let Some(upstream) = &self.authority.upstream else { return Ok(()) };
-        if self.is_paid() {
+        if self.is_under_way() {
             return Ok(());
         }
         let Ok(Ok(told)) = timeout(REMOTE_CALL, upstream.bundle()).await else { return Ok(()) };
@@ -95,12 +142,15 @@ impl Rotation {
     }
 
     /// Makes an X.509 authority for the free slot, and publishes what its SVIDs are checked by.
+    ///
+    /// # Errors
+    /// `NotYet` until the upstream has [answered](Self::answered).
     pub(super) async fn make_x509(&mut self) -> Result<Made, RotationError> {
         let slot = self.x509.free();
         self.x509.clear_free();
         self.show();
         let authority = Arc::clone(&self.authority);
-        let (made, roots) = match authority.upstream.as_deref() {
+        let (made, roots) = match &authority.upstream {
             Some(upstream) => self.apply(slot, upstream).await?,
             None => {
                 let Authority { keys, settings, .. } = &*authority;
@@ -125,7 +175,7 @@ impl Rotation {
     async fn apply(
         &mut self,
         slot: SlotId,
-        upstream: &dyn UpstreamAuthority,
+        upstream: &Arc<dyn UpstreamAuthority>,
     ) -> Result<(Made, Vec<X509Authority>), RotationError> {
         let kept = self.application.take().filter(|kept| kept.slot == slot);
         let mut application = match kept {
@@ -133,11 +183,11 @@ impl Rotation {
             None => Application::new(slot, &self.authority).await?,
         };
         let Authority { settings, bundle, .. } = &*self.authority;
-        let minted = match application.minted(upstream, settings.ca_ttl).await {
-            Ok(minted) => minted.clone(),
+        let minted = match application.minted(upstream, settings.ca_ttl, &self.tasks) {
+            Ok(minted) => minted,
             Err(error) => {
                 self.application = Some(application);
-                return Err(error.into());
+                return Err(error);
             }
         };
         let (known, now) = (bundle.current(), self.now());
@@ -190,16 +240,17 @@ impl Rotation {
     /// far as it tells before it is paid.
     pub(super) async fn upstream_outlives_active(&self) -> Result<(), RotationError> {
         let Some(upstream) = &self.authority.upstream else { return Ok(()) };
-        if self.is_paid() {
+        if self.is_under_way() {
             return Ok(());
         }
         let end = timeout(REMOTE_CALL, upstream.ends_at()).await.map_err(|_| late())??;
         end.map_or(Ok(()), |end| self.outlives_active(end))
     }
 
-    /// Whether what the upstream signed at a try before waits to be used.
-    fn is_paid(&self) -> bool {
-        self.application.as_ref().is_some_and(|kept| kept.minted.is_some())
+    /// Whether the upstream is asked already, or what it signed waits to be used.
+    pub(super) fn is_under_way(&self) -> bool {
+        let kept = self.application.as_ref();
+        kept.is_some_and(|kept| kept.is_asked() || kept.answer.is_some())
     }
 
     /// An upstream near its own end signs authorities that end before the one in use: taking

@@ -58,6 +58,9 @@ pub enum RotationError {
     /// What leads to a tainted root is to be replaced, and what was signed instead leads there too.
     #[error("the upstream authority still signs below the tainted root {0}; it must rotate first")]
     StillTainted(String),
+    /// The upstream authority was asked to sign and has not answered.
+    #[error("the upstream authority has not signed yet")]
+    NotYet,
     /// The server stops.
     #[error("the server is stopping")]
     Stopping,

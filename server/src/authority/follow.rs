@@ -121,11 +121,13 @@ impl Rotation {
             !ca.lifetime().has_ended(now) && !self.authority.is_tainted(ca.root_id())
         };
         if !self.x509.prepared().is_some_and(is_free) {
-            tracing::info!(
-                subsystem_name = "ca_manager",
-                subject_key_id = root,
-                "Current root CA is signed by a tainted upstream authority, preparing rotation"
-            );
+            if !self.is_under_way() {
+                tracing::info!(
+                    subsystem_name = "ca_manager",
+                    subject_key_id = root,
+                    "Current root CA is signed by a tainted upstream authority, preparing rotation"
+                );
+            }
             let made = self.make_untainted().await?;
             self.prepare_x509(made).await?;
         }

@@ -169,7 +169,7 @@ impl Authority {
     /// [`StartError`] where there is no authority in the end (the upstream refused, the store or
     /// the key manager failed), or where what is stored belongs to another trust domain.
     pub async fn start(parts: Parts, tasks: &Tasks) -> Result<Arc<Self>, StartError> {
-        let (authority, rotation, orders) = Self::open(parts).await?;
+        let (authority, rotation, orders) = Self::open(parts, tasks).await?;
         let stop = tasks.stop_token();
         tasks.spawn(async move {
             stop.run_until_cancelled(rotation.run(orders)).await;
@@ -194,6 +194,7 @@ impl Authority {
     /// All of [`Authority::start`] but the tasks.
     async fn open(
         parts: Parts,
+        tasks: &Tasks,
     ) -> Result<(Arc<Self>, Rotation, mpsc::Receiver<Order>), StartError> {
         let Parts { settings, store, keys, upstream, bundle, clock } = parts;
         let bundle = TrustBundle::new(settings.trust_domain.clone(), store.clone(), bundle);
@@ -219,7 +220,7 @@ impl Authority {
             orders,
             warned_of_local_keys: AtomicBool::new(false),
         });
-        let mut rotation = Rotation::new(authority.clone(), restored);
+        let mut rotation = Rotation::new(authority.clone(), restored, tasks.clone());
         rotation.first_turn().await?;
         authority.renew_server_svid().await?;
         Ok((authority, rotation, received))

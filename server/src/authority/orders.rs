@@ -16,7 +16,7 @@ use super::{Authority, AuthorityState, Kind, RotationError};
 use crate::store::StoreError;
 
 /// What an operator asks of the task that owns the slots.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) enum Command {
     Prepare(Kind),
     Activate(Kind, String),
@@ -27,7 +27,7 @@ pub(super) enum Command {
 }
 
 /// What became of a command: the authority that it was about, where that lies in a slot.
-type Obeyed = Result<Option<AuthorityState>, RotationError>;
+pub(super) type Obeyed = Result<Option<AuthorityState>, RotationError>;
 
 /// A command with the place for its answer.
 pub(super) type Order = (Command, oneshot::Sender<Obeyed>);
@@ -92,6 +92,34 @@ impl Authority {
 }
 
 impl Rotation {
+    /// Obeys an order, or keeps it until the upstream has answered.
+    pub(super) async fn take(&mut self, (command, answer): Order) {
+        match self.obey(command).await {
+            Err(RotationError::NotYet) => self.waiting.push_back(answer),
+            outcome => {
+                // Whoever asked may have gone: the step was done all the same.
+                let _ = answer.send(outcome);
+            }
+        }
+    }
+
+    /// Takes up what the upstream has answered: for those who ordered it, else where it is due.
+    pub(super) async fn take_up(&mut self) {
+        if self.waiting.is_empty() {
+            return self.look().await;
+        }
+        while let Some(answer) = self.waiting.pop_front() {
+            match self.obey(Command::Prepare(Kind::X509)).await {
+                Err(RotationError::NotYet) => return self.waiting.push_front(answer),
+                outcome => {
+                    let _ = answer.send(outcome);
+                }
+            }
+            // Nothing more is bought for those who have gone.
+            self.waiting.retain(|answer| !answer.is_closed());
+        }
+    }
+
     pub(super) async fn obey(&mut self, command: Command) -> Obeyed {
         match command {
             Command::Prepare(Kind::X509) => {

@@ -1,20 +1,22 @@
 //! Turns the slots: prepare, publish, activate. One task owns them and whoever wants a step asks
 //! that task. Whatever fails, the authorities in use go on.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use prost::Message;
 use spire_core::clock::whole_second;
+use spire_core::tasks::Tasks;
 use spire_core::upstream::UpstreamError;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::application::Application;
 use super::journal::{self, Journal, Status};
 use super::jwt_key::JwtKey;
-use super::orders::Order;
+use super::orders::{Obeyed, Order};
 use super::slots::{Due, Lifetime, SlotId, Slots, Slotted};
 use super::x509_ca::X509Ca;
 use super::{Authority, AuthorityState, RotationError, SlotStates, restore};
@@ -32,8 +34,11 @@ pub(super) struct Rotation {
     pub(super) authority: Arc<Authority>,
     pub(super) x509: Slots<X509Ca>,
     pub(super) jwt: Slots<JwtKey>,
-    /// What the upstream was asked at a try that failed.
+    /// What the upstream is asked, or was at a try that failed.
     pub(super) application: Option<Application>,
+    /// Those who ordered the X.509 authority that the upstream is asked for.
+    pub(super) waiting: VecDeque<oneshot::Sender<Obeyed>>,
+    pub(super) tasks: Tasks,
     pub(super) journal: Journal,
     pub(super) journal_id: Option<CaJournalId>,
     failures: u32,
@@ -44,13 +49,19 @@ pub(super) struct Rotation {
 
 impl Rotation {
     /// Goes on from what was stored.
-    pub(super) fn new(authority: Arc<Authority>, restored: restore::Restored) -> Self {
+    pub(super) fn new(
+        authority: Arc<Authority>,
+        restored: restore::Restored,
+        tasks: Tasks,
+    ) -> Self {
         let restore::Restored { x509, jwt, journal, journal_id } = restored;
         let rotation = Self {
             authority,
             x509,
             jwt,
             application: None,
+            waiting: VecDeque::new(),
+            tasks,
             journal,
             journal_id,
             failures: 0,
@@ -61,17 +72,28 @@ impl Rotation {
         rotation
     }
 
-    /// Takes the steps that are due at the start. A failure counts only where nothing signs.
+    /// Takes the steps that are due at the start. A failure counts only where nothing signs, and only
+    /// then the upstream is waited for.
     pub(super) async fn first_turn(&mut self) -> Result<(), RotationError> {
-        let outcome = self.turn().await;
-        let jwt_missing = self.jwt.active().is_none() && !self.authority.settings.disable_jwt_svids;
+        let outcome = loop {
+            match self.turn().await {
+                Err(RotationError::NotYet) if !self.signs() => self.answered().await,
+                outcome => break outcome,
+            }
+        };
         match outcome {
-            Err(error) if self.x509.active().is_none() || jwt_missing => Err(error),
+            Err(error) if !self.signs() => Err(error),
             outcome => {
                 self.note(outcome);
                 Ok(())
             }
         }
+    }
+
+    /// Whether there is an authority for each kind of SVID that is issued here.
+    fn signs(&self) -> bool {
+        let disable_jwt_svids = self.authority.settings.disable_jwt_svids;
+        self.x509.active().is_some() && (disable_jwt_svids || self.jwt.active().is_some())
     }
 
     /// Looks for due steps and obeys orders, for ever.
@@ -93,10 +115,8 @@ impl Rotation {
                 }
                 Ok(()) = tainted_above.changed() => self.look_if_tainted().await,
                 _ = prune.tick() => self.prune_journals().await,
-                Some((command, answer)) = orders.recv() => {
-                    // Whoever asked may have gone: the step was done all the same.
-                    let _ = answer.send(self.obey(command).await);
-                }
+                () = self.answered() => self.take_up().await,
+                Some(order) = orders.recv() => self.take(order).await,
             }
         }
     }
@@ -127,6 +147,9 @@ impl Rotation {
             self.authority.set_rotation_failure(None);
             return;
         };
+        if matches!(error, RotationError::NotYet) {
+            return;
+        }
         let now = self.now();
         self.pause_until = Some(super::after(now, self.pause(now, &error)));
         self.failures = self.failures.saturating_add(1);
@@ -163,6 +186,10 @@ impl Rotation {
 
     /// Takes the steps that are due, X.509 first. A failure there keeps JWT keys from turning only
     /// where no X.509 authority is active.
+    ///
+    /// # Errors
+    /// The first failure. While the upstream has yet to answer that is `NotYet`: whatever else fails is
+    /// told with its answer.
     pub(super) async fn turn(&mut self) -> Result<(), RotationError> {
         let x509 = self.turn_x509().await;
         if self.x509.active().is_none() || self.authority.settings.disable_jwt_svids {

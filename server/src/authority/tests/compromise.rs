@@ -164,16 +164,16 @@ async fn a_root_that_is_tainted_above_is_left_as_soon_as_the_next_one_is_known()
     let mut server = world.start().await.unwrap();
     let upstream = world.upstream.clone().unwrap();
     let first = server.authority.states(Kind::X509).active.clone().unwrap();
-    let mut heard = Heard::default();
+    let (authority, mut heard) = (server.authority.clone(), Heard::default());
     let mut follow = async |roots: Vec<X509Authority>| {
         let told = UpstreamBundle { roots, ..UpstreamBundle::default() };
-        server.authority.take_over(&mut heard, told).await.unwrap();
+        authority.take_over(&mut heard, told).await.unwrap();
     };
 
     // The upstream goes on with the root that it tainted: what is in use stays.
     let tainted = root(&upstream, true);
     follow(vec![tainted.clone()]).await;
-    server.rotation.look().await;
+    server.look().await;
     let failure = server.authority.rotation_failure().unwrap();
     assert!(failure.contains("still signs below the tainted root"), "{failure}");
     assert_eq!(server.authority.states(Kind::X509).active.as_ref(), Some(&first));
@@ -184,11 +184,11 @@ async fn a_root_that_is_tainted_above_is_left_as_soon_as_the_next_one_is_known()
 
     upstream.replace_root(Duration::from_secs(100_000)).await;
     world.pass(12);
-    server.rotation.look().await;
+    server.look().await;
     let states = server.authority.states(Kind::X509);
     assert_eq!((states.active.as_ref(), states.prepared.is_some()), (Some(&first), true));
     world.pass(15);
-    server.rotation.look().await;
+    server.look().await;
     let states = server.authority.states(Kind::X509);
     assert_eq!(states.old.as_ref(), Some(&first));
     let stored = world.stored().await;
@@ -212,16 +212,16 @@ async fn a_taint_waits_for_no_pause_after_something_else() {
     let upstream = world.upstream.clone().unwrap();
     world.pass(90);
     upstream.hostile.store(true, Ordering::Relaxed);
-    server.rotation.look().await;
+    server.look().await;
     upstream.hostile.store(false, Ordering::Relaxed);
-    server.rotation.look().await;
+    server.look().await;
     assert!(server.authority.states(Kind::X509).prepared.is_none(), "it pauses");
 
     let roots = vec![root(&upstream, true)];
     let told = UpstreamBundle { roots, ..UpstreamBundle::default() };
     server.authority.take_over(&mut Heard::default(), told).await.unwrap();
     upstream.replace_root(Duration::from_secs(100_000)).await;
-    server.rotation.look_if_tainted().await;
+    server.look_if_tainted().await;
     assert!(server.authority.states(Kind::X509).prepared.is_some());
 }
 
@@ -245,7 +245,7 @@ async fn while_an_upstream_tells_of_tainted_roots_alone_nothing_is_bought() {
     world.store.edit_bundle(domain(), taint).await.unwrap();
     server.authority.bundle.refresh().await.unwrap();
     for _ in 0..40 {
-        server.rotation.look().await;
+        server.look().await;
         world.pass(1);
     }
     let failure = server.authority.rotation_failure().unwrap();
@@ -255,7 +255,7 @@ async fn while_an_upstream_tells_of_tainted_roots_alone_nothing_is_bought() {
     upstream.replace_root(Duration::from_secs(100_000)).await;
     tell();
     world.pass(20);
-    server.rotation.look().await;
+    server.look().await;
     assert!(server.authority.states(Kind::X509).prepared.is_some());
     assert_eq!(mints(), 2);
 }
@@ -271,7 +271,7 @@ async fn what_is_signed_below_a_tainted_root_is_not_used_and_seldom_asked_for() 
     server.authority.take_over(&mut Heard::default(), told).await.unwrap();
     world.pass(90);
     for _ in 0..10 {
-        server.rotation.look().await;
+        server.look().await;
         world.pass(1);
     }
     assert!(server.authority.states(Kind::X509).prepared.is_none());
@@ -391,7 +391,7 @@ async fn servers_below_get_what_outlives_the_next_rotation() {
     };
     assert_eq!(lives(&server).await, 180);
     world.pass(90);
-    server.rotation.look().await;
+    server.look().await;
     // The next root is not known everywhere yet.
     assert_eq!(lives(&server).await, 90);
     world.pass(30);

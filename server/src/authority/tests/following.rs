@@ -43,7 +43,7 @@ async fn what_was_tainted_and_is_revoked_while_this_server_is_off_goes_when_it_i
     upstream.replace_root(Duration::from_secs(100_000)).await;
     let second = root(&upstream);
     follow(&server, &mut heard, &[&tainted(&first), &second]).await;
-    server.rotation.look().await;
+    server.look().await;
     assert_eq!(world.stored().await.x509_authorities, [tainted(&first), second.clone()]);
     let foreign = JwtAuthority {
         key_id: "foreign".to_owned(),
@@ -83,14 +83,14 @@ async fn what_was_tainted_and_revoked_while_this_server_was_off_is_left_and_goes
     follow(&server, &mut heard, &[&second]).await;
     world.pass(29);
     follow(&server, &mut heard, &[&second]).await;
-    server.rotation.look().await;
+    server.look().await;
     let both = [first.clone(), second.clone()];
     assert_eq!(world.stored().await.x509_authorities, both, "a server above may be behind");
 
     world.pass(1);
     follow(&server, &mut heard, &[&second]).await;
     assert_eq!(world.stored().await.x509_authorities, both, "it is in use");
-    server.rotation.look().await;
+    server.look().await;
     assert!(server.authority.states(Kind::X509).old.is_some());
     for _ in 0..2 {
         follow(&server, &mut heard, &[&second]).await;
@@ -166,7 +166,7 @@ async fn a_root_that_was_given_up_by_mistake_is_trusted_again() {
 
     follow(&server, &mut heard, &[&first, &second]).await;
     assert_eq!(world.stored().await.x509_authorities, [first, second]);
-    server.rotation.look().await;
+    server.look().await;
     assert!(server.authority.states(Kind::X509).prepared.is_some(), "below the second root");
     assert!(server.authority.rotation_failure().is_none());
 }
@@ -186,7 +186,7 @@ async fn the_time_of_a_lost_root_runs_from_its_last_use_on() {
         assert_eq!(world.stored().await.x509_authorities, [first.clone(), second.clone()]);
         world.pass(10);
     }
-    server.rotation.look().await;
+    server.look().await;
     assert!(server.authority.states(Kind::X509).old.is_some());
     for _ in 0..2 {
         follow(&server, &mut heard, &[&second]).await;
@@ -274,9 +274,9 @@ async fn servers_on_one_database_leave_a_lost_root_one_after_the_other() {
         upstream.replace_root(Duration::from_secs(100_000)).await;
         let second = root(&upstream);
         // One of them signs below the second root already when the first one is lost.
-        let prepared = gone.rotation.obey(Command::Prepare(Kind::X509)).await.unwrap().unwrap();
+        let prepared = gone.obey(Command::Prepare(Kind::X509)).await.unwrap().unwrap();
         let activate = Command::Activate(Kind::X509, prepared.authority_id);
-        gone.rotation.obey(activate).await.unwrap();
+        gone.obey(activate).await.unwrap();
         let (mut gone_heard, mut leaver_heard) = (Heard::default(), Heard::default());
         for roots in [&[&first, &second][..], &[&second]] {
             follow(&gone, &mut gone_heard, roots).await;
@@ -291,12 +291,12 @@ async fn servers_on_one_database_leave_a_lost_root_one_after_the_other() {
             if leaver_is_told_first {
                 told(&mut leaver_heard, &mut leaver).await;
                 leaver.authority.bundle.refresh().await.unwrap();
-                leaver.rotation.look_if_tainted().await;
+                leaver.look_if_tainted().await;
                 told(&mut gone_heard, &mut gone).await;
             } else {
                 told(&mut gone_heard, &mut gone).await;
                 leaver.authority.bundle.refresh().await.unwrap();
-                leaver.rotation.look_if_tainted().await;
+                leaver.look_if_tainted().await;
                 told(&mut leaver_heard, &mut leaver).await;
             }
             let (bundle, now) = (world.stored().await, world.clock.now());

@@ -3,6 +3,7 @@
 mod compromise;
 mod constraints;
 mod following;
+mod hanging;
 mod issuing;
 mod log;
 mod no_gap;

@@ -28,7 +28,7 @@ async fn no_gap(world: World) {
     for step in 0..400 {
         world.pass(5);
         if step % 2 == 0 {
-            server.rotation.look().await;
+            server.look().await;
         }
         if let Some(upstream) = world.upstream.as_ref().filter(|_| step % 60 == 0) {
             upstream.replace_root(std::time::Duration::from_secs(100_000)).await;

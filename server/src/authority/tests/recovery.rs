@@ -17,7 +17,7 @@ async fn turned(world: &World) -> Server {
     let mut server = world.start().await.unwrap();
     for seconds in [90, 60] {
         world.pass(seconds);
-        server.rotation.look().await;
+        server.look().await;
     }
     server
 }
@@ -62,7 +62,7 @@ async fn what_the_database_lost_of_a_server_comes_back() {
         let other = world.beside();
         let beside = if others == 0 { None } else { Some(other.start().await.unwrap()) };
         server.authority.bundle.refresh().await.unwrap();
-        server.rotation.look().await;
+        server.look().await;
 
         let bundle = world.stored().await;
         assert!(has_all(&bundle, &told), "{what}");
@@ -82,7 +82,7 @@ async fn what_the_database_lost_of_a_server_comes_back() {
         }
         // Nothing is lost any more, and nothing changes.
         server.authority.bundle.refresh().await.unwrap();
-        server.rotation.look().await;
+        server.look().await;
         assert_eq!(world.stored().await, bundle, "{what}");
     }
 }
@@ -93,15 +93,15 @@ async fn what_was_revoked_does_not_come_back() {
     let mut server = turned(&world).await;
     for kind in [Kind::X509, Kind::Jwt] {
         let old = server.authority.states(kind).old.clone().unwrap().authority_id;
-        server.rotation.obey(Command::Taint(kind, old.clone())).await.unwrap();
-        server.rotation.obey(Command::Revoke(kind, old)).await.unwrap();
+        server.obey(Command::Taint(kind, old.clone())).await.unwrap();
+        server.obey(Command::Revoke(kind, old)).await.unwrap();
     }
     let told = world.stored().await;
     assert_eq!((told.x509_authorities.len(), told.jwt_authorities.len()), (1, 1));
     for number in [told.sequence_number - 1, told.sequence_number + 5] {
         fall_back(&world, emptied(number)).await;
         server.authority.bundle.refresh().await.unwrap();
-        server.rotation.look().await;
+        server.look().await;
         assert!(world.stored().await.same_authorities(&told), "{number}");
     }
 }
@@ -127,7 +127,7 @@ async fn what_others_tainted_and_revoked_does_not_come_back() {
     let revoked = world.stored().await;
     assert_eq!(revoked.jwt_authorities.len(), 1);
     server.authority.bundle.refresh().await.unwrap();
-    server.rotation.look().await;
+    server.look().await;
     assert_eq!(world.stored().await, revoked);
 }
 
@@ -142,10 +142,10 @@ async fn a_root_above_comes_back_as_soon_as_the_database_can_be_written() {
     fall_back(&world, emptied(0)).await;
     let obstacle = Obstacle::before("bundles", &path).await;
     server.authority.bundle.refresh().await.unwrap();
-    server.rotation.look().await;
+    server.look().await;
     assert_eq!(*server.authority.bundle().borrow().as_ref(), told, "what is lost still signs");
     obstacle.remove().await;
-    server.rotation.look().await;
+    server.look().await;
     let bundle = world.stored().await;
     assert!(bundle.same_authorities(&told) && bundle.sequence_number > told.sequence_number);
     signs_what_holds(&server, &bundle, world.clock.now()).await;

@@ -28,7 +28,7 @@ async fn keys_on_the_disk_go_on() {
     world.keys = Arc::new(DiskKeyManager::open(&path).unwrap());
     let mut server = world.start().await.unwrap();
     world.pass(90);
-    server.rotation.look().await;
+    server.look().await;
     let (before, bundle) = (ids(&server).await, world.stored().await);
     let prepared = server.authority.states(Kind::X509).prepared.clone();
 
@@ -39,7 +39,7 @@ async fn keys_on_the_disk_go_on() {
     assert_eq!(world.stored().await, bundle);
 
     world.pass(60);
-    server.rotation.look().await;
+    server.look().await;
     let turned = ids(&server).await;
     assert_eq!(turned[0], prepared.map(|it| it.authority_id));
     world.keys = Arc::new(DiskKeyManager::open(&path).unwrap());
@@ -89,7 +89,7 @@ async fn a_key_that_was_replaced_is_not_used_again() {
     let world = World::new().await;
     let mut server = world.start().await.unwrap();
     world.pass(90);
-    server.rotation.look().await;
+    server.look().await;
     let before = ids(&server).await;
     // The server dies between a fresh key in the free slot and its place in the journal.
     let key_id = X509Ca::key_id(SlotId::B);

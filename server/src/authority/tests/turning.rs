@@ -45,11 +45,11 @@ async fn authorities_are_prepared_and_activated_at_their_dates() {
     let first = server.authority.states(Kind::X509).active.clone().unwrap();
 
     world.pass(89);
-    server.rotation.look().await;
+    server.look().await;
     assert!(server.authority.states(Kind::X509).prepared.is_none());
 
     world.pass(1);
-    server.rotation.look().await;
+    server.look().await;
     for kind in [Kind::X509, Kind::Jwt] {
         let states = server.authority.states(kind);
         assert!(states.prepared.is_some(), "{kind:?}");
@@ -60,11 +60,11 @@ async fn authorities_are_prepared_and_activated_at_their_dates() {
     assert_eq!((bundle.x509_authorities.len(), bundle.jwt_authorities.len()), (2, 2));
 
     world.pass(59);
-    server.rotation.look().await;
+    server.look().await;
     assert_eq!(server.authority.states(Kind::X509).active.as_ref(), Some(&first));
 
     world.pass(1);
-    server.rotation.look().await;
+    server.look().await;
     let turned = server.authority.states(Kind::X509);
     assert_eq!(turned.active, states.prepared);
     assert_eq!(turned.old.as_ref(), Some(&first));
@@ -79,13 +79,13 @@ async fn fed_03_an_authority_is_published_long_before_it_signs() {
     world.settings.ca_ttl = Duration::from_secs(24 * 3600);
     let mut server = world.start().await.unwrap();
     world.pass(12 * 3600);
-    server.rotation.look().await;
+    server.look().await;
     for kind in [Kind::X509, Kind::Jwt] {
         assert!(server.authority.states(kind).prepared.is_some(), "{kind:?}");
     }
     // Others keep a bundle that does not say how long for five minutes.
     world.pass(3 * 300);
-    server.rotation.look().await;
+    server.look().await;
     for kind in [Kind::X509, Kind::Jwt] {
         assert!(server.authority.states(kind).old.is_none(), "{kind:?}");
     }
@@ -103,7 +103,7 @@ async fn bnd_06_the_number_of_the_bundle_grows_with_each_change_and_never_falls(
     // Two authorities are prepared, activated and pruned in the course of this.
     for step in 0..60 {
         world.pass(5);
-        server.rotation.look().await;
+        server.look().await;
         if step % 20 == 19 {
             let later = world.clock.now() + SignedDuration::from_hours(24);
             server.authority.bundle.prune(later - SignedDuration::from_secs(30)).await.unwrap();
@@ -167,7 +167,7 @@ async fn without_jwt_svids_no_key_is_made_for_them() {
     world.settings.disable_jwt_svids = true;
     let mut server = world.start().await.unwrap();
     world.pass(90);
-    server.rotation.look().await;
+    server.look().await;
     assert!(world.stored().await.jwt_authorities.is_empty());
     assert!(server.authority.states(Kind::Jwt).active.is_none());
     assert!(server.authority.states(Kind::X509).prepared.is_some());
@@ -191,7 +191,7 @@ async fn fed_04_what_ended_a_day_ago_leaves_the_bundle_which_is_never_emptied() 
     let world = World::new().await;
     let mut server = world.start().await.unwrap();
     world.pass(90);
-    server.rotation.look().await;
+    server.look().await;
     let bundle = &server.authority.bundle;
     let later = |hours| world.clock.now() + SignedDuration::from_hours(hours);
 

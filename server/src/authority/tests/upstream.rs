@@ -51,7 +51,7 @@ async fn while_it_is_away_the_authority_in_use_goes_on() {
 
     upstream.away.store(true, Ordering::Relaxed);
     world.pass(90);
-    server.rotation.look().await;
+    server.look().await;
     // Half of the rest of its life passes before anyone is called.
     assert!(server.authority.rotation_failure().is_none());
     assert_eq!(server.authority.states(Kind::X509).active.as_ref(), Some(&first));
@@ -59,10 +59,10 @@ async fn while_it_is_away_the_authority_in_use_goes_on() {
 
     // It is not asked at every look, but before the active one ends it is.
     upstream.away.store(false, Ordering::Relaxed);
-    server.rotation.look().await;
+    server.look().await;
     assert_eq!(upstream.mints.load(Ordering::Relaxed), 1);
     world.pass(12);
-    server.rotation.look().await;
+    server.look().await;
     assert!(server.authority.rotation_failure().is_none());
     assert!(server.authority.states(Kind::X509).prepared.is_some());
 }
@@ -82,7 +82,7 @@ async fn what_it_signed_is_used_when_it_can_be_stored_and_not_bought_again() {
 
     upstream.away.store(true, Ordering::Relaxed);
     world.pass(90);
-    server.rotation.look().await;
+    server.look().await;
     let asked_for = key().await;
     assert!(asked_for.is_some());
     upstream.away.store(false, Ordering::Relaxed);
@@ -91,13 +91,13 @@ async fn what_it_signed_is_used_when_it_can_be_stored_and_not_bought_again() {
     for table in ["bundles", "ca_journals"] {
         let obstacle = Obstacle::before(table, &path).await;
         world.pass(15);
-        server.rotation.look().await;
+        server.look().await;
         assert!(server.authority.states(Kind::X509).prepared.is_none());
         assert_eq!(upstream.mints.load(Ordering::Relaxed), 2);
         obstacle.remove().await;
     }
     world.pass(15);
-    server.rotation.look().await;
+    server.look().await;
     let states = server.authority.states(Kind::X509);
     // Its time begins when others can learn its root.
     assert_eq!(states.prepared.as_ref().unwrap().issued_at, world.clock.now());
@@ -114,7 +114,7 @@ async fn from_half_of_what_is_left_on_somebody_is_called_and_it_still_goes_on() 
     upstream.away.store(true, Ordering::Relaxed);
     world.pass(90);
     for second in 90..180 {
-        server.rotation.look().await;
+        server.look().await;
         let failure = server.authority.rotation_failure();
         // The pause after a failure at 134 s may end ten seconds later.
         assert!(failure.is_none() || second >= 135, "{second}");
@@ -172,12 +172,12 @@ async fn a_ca_that_has_ended_signs_nothing_and_is_replaced_when_the_upstream_is_
     let upstream = world.upstream.clone().unwrap();
     upstream.away.store(true, Ordering::Relaxed);
     world.pass(180);
-    server.rotation.look().await;
+    server.look().await;
     let refusal = server.authority.check_signing().await.unwrap_err().to_string();
     assert_eq!(refusal, "X509 CA is not available for signing");
     upstream.away.store(false, Ordering::Relaxed);
     world.pass(10);
-    server.rotation.look().await;
+    server.look().await;
     server.authority.check_signing().await.unwrap();
 }
 
@@ -192,11 +192,11 @@ async fn a_replaced_root_joins_the_one_before() {
     let before = server.authority.sign_workload(&request, &long).await.unwrap();
     upstream.replace_root(Duration::from_secs(100_000)).await;
     world.pass(90);
-    server.rotation.look().await;
+    server.look().await;
     let bundle = world.stored().await;
     assert_eq!(bundle.x509_authorities.len(), 2);
     world.pass(60);
-    server.rotation.look().await;
+    server.look().await;
     let after = server.authority.sign_workload(&request, &long).await.unwrap();
     for svid in [before, after] {
         verify(&svid.chain, &bundle, world.clock.now()).unwrap();
@@ -220,16 +220,16 @@ async fn one_that_ends_soon_is_reported_and_not_asked_faster_and_faster() {
     world.upstream = Some(upstream.clone());
     let mut server = world.start().await.unwrap();
     world.pass(90);
-    server.rotation.look().await;
+    server.look().await;
     assert!(server.authority.rotation_failure().is_none());
     world.pass(45);
-    server.rotation.look().await;
+    server.look().await;
     let failure = server.authority.rotation_failure().unwrap();
     assert!(failure.contains("renew the upstream CA"), "{failure}");
     assert!(server.authority.states(Kind::X509).prepared.is_none());
     upstream.replace_root(Duration::from_secs(100_000)).await;
     world.pass(12);
-    server.rotation.look().await;
+    server.look().await;
     assert!(server.authority.states(Kind::X509).prepared.is_some());
 }
 
@@ -242,7 +242,7 @@ async fn one_that_tells_its_end_is_not_paid_for_what_ends_too_soon() {
     let mut server = world.start().await.unwrap();
     world.pass(90);
     for _ in 90..150 {
-        server.rotation.look().await;
+        server.look().await;
         world.pass(1);
     }
     let failure = server.authority.rotation_failure().unwrap();
@@ -250,7 +250,7 @@ async fn one_that_tells_its_end_is_not_paid_for_what_ends_too_soon() {
     assert_eq!(upstream.mints.load(Ordering::Relaxed), 1);
     upstream.replace_root(Duration::from_secs(100_000)).await;
     world.pass(12);
-    server.rotation.look().await;
+    server.look().await;
     assert!(server.authority.states(Kind::X509).prepared.is_some());
     assert_eq!(upstream.mints.load(Ordering::Relaxed), 2);
 }
@@ -268,7 +268,7 @@ async fn a_shorter_ca_ttl_than_before_waits_for_its_time_without_complaint() {
         world.pass(90);
         // From 160 s on the next ones end later than those in use.
         for second in 90..=160 {
-            server.rotation.look().await;
+            server.look().await;
             for kind in [Kind::X509, Kind::Jwt] {
                 let states = server.authority.states(kind);
                 assert!(states.prepared.is_none() && states.old.is_none(), "{second}");
@@ -277,7 +277,7 @@ async fn a_shorter_ca_ttl_than_before_waits_for_its_time_without_complaint() {
             world.pass(1);
         }
         for _ in 161..170 {
-            server.rotation.look().await;
+            server.look().await;
             world.pass(1);
         }
         for kind in [Kind::X509, Kind::Jwt] {
@@ -301,14 +301,14 @@ async fn one_that_signs_what_is_of_no_use_is_asked_seldom() {
     // An eighth of what is left of the life passes between two tries.
     for (seconds, mints) in [(11, 2), (9, 3)] {
         for _ in 0..seconds {
-            server.rotation.look().await;
+            server.look().await;
             world.pass(1);
         }
         assert_eq!(upstream.mints.load(Ordering::Relaxed), mints);
     }
     upstream.hostile.store(false, Ordering::Relaxed);
     world.pass(10);
-    server.rotation.look().await;
+    server.look().await;
     assert!(server.authority.states(Kind::X509).prepared.is_some());
 }
 
@@ -346,7 +346,7 @@ async fn one_that_lives_shorter_than_ca_ttl_is_mentioned_and_leaves_no_gap() {
         if step % 8 == 0 {
             upstream.replace_root(ttl).await;
         }
-        server.rotation.look().await;
+        server.look().await;
         assert!(server.authority.rotation_failure().is_none(), "step {step}");
         let svid = server.authority.sign_workload(&request, &entry).await.unwrap();
         verify(&svid.chain, &known, world.clock.now()).unwrap();

@@ -19,13 +19,16 @@ use spire_core::selector::RequiredSelectors;
 use spire_core::svid::x509::{
     CaTemplate, CertificateRequest, Issuer, Subject, self_sign_ca, workload_request,
 };
+use spire_core::tasks::Tasks;
 use spire_core::upstream::{Minted, UpstreamAuthority, UpstreamBundle, UpstreamError};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, SqliteConnection};
 use tokio::sync::watch;
 
+use super::super::application::Application;
+use super::super::orders::{Command, Obeyed};
 use super::super::rotation::Rotation;
-use super::super::{Authority, Parts, Settings, StartError};
+use super::super::{Authority, Parts, RotationError, Settings, StartError};
 use crate::store::{self, Store};
 
 /// Lifetime of authorities in these tests: prepared after 90 s, activated after 150 s.
@@ -76,6 +79,36 @@ pub(super) struct World {
 pub(super) struct Server {
     pub(super) authority: Arc<Authority>,
     pub(super) rotation: Rotation,
+}
+
+impl Server {
+    /// Looks for due steps, and takes up what the upstream signs for them.
+    pub(super) async fn look(&mut self) {
+        self.rotation.look().await;
+        self.go_on().await;
+    }
+
+    pub(super) async fn look_if_tainted(&mut self) {
+        self.rotation.look_if_tainted().await;
+        self.go_on().await;
+    }
+
+    /// What becomes of an order when the upstream has signed.
+    pub(super) async fn obey(&mut self, command: Command) -> Obeyed {
+        loop {
+            match self.rotation.obey(command.clone()).await {
+                Err(RotationError::NotYet) => self.rotation.answered().await,
+                outcome => return outcome,
+            }
+        }
+    }
+
+    async fn go_on(&mut self) {
+        while self.rotation.application.as_ref().is_some_and(Application::is_asked) {
+            self.rotation.answered().await;
+            self.rotation.look().await;
+        }
+    }
 }
 
 impl World {
@@ -137,8 +170,10 @@ impl World {
     }
 
     pub(super) async fn start(&self) -> Result<Server, StartError> {
-        let (authority, rotation, _orders) = Authority::open(self.parts()).await?;
-        Ok(Server { authority, rotation })
+        let (authority, rotation, _orders) = Authority::open(self.parts(), &Tasks::new()).await?;
+        let mut server = Server { authority, rotation };
+        server.go_on().await;
+        Ok(server)
     }
 
     pub(super) fn pass(&self, seconds: i64) {
@@ -203,6 +238,8 @@ pub(super) struct FakeUpstream {
     root: Mutex<(Issuer, Bytes)>,
     pub(super) away: AtomicBool,
     pub(super) mints: AtomicUsize,
+    /// It takes its time, and signs when it is told that it is not busy.
+    pub(super) busy: watch::Sender<bool>,
     /// It says beforehand when it ends.
     pub(super) tells_its_end: AtomicBool,
     /// It names no root of what it signs.
@@ -221,6 +258,7 @@ impl FakeUpstream {
             root: Mutex::new(root),
             away: AtomicBool::new(false),
             mints: AtomicUsize::new(0),
+            busy: watch::Sender::new(false),
             tells_its_end: AtomicBool::new(false),
             hostile: AtomicBool::new(false),
             jwt_keys: None,
@@ -252,6 +290,8 @@ impl UpstreamAuthority for FakeUpstream {
         if self.away.load(Ordering::Relaxed) {
             return Err(UpstreamError::Unavailable("gone fishing".to_owned()));
         }
+        // The sender is at hand, so the wait cannot fail.
+        let _ = self.busy.subscribe().wait_for(|busy| !busy).await;
         self.mints.fetch_add(1, Ordering::Relaxed);
         let (issuer, root) = self.root.lock().unwrap().clone();
         let request = CertificateRequest::parse(csr).unwrap();
