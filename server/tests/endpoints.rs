@@ -5,11 +5,12 @@ mod harness;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use harness::{TestAuthority, channel, channel_over, client_tls};
 use spire_core::clock::Clock;
+use spire_core::keys::{KeyError, KeyType, LocalKey, PublicKey, SigningKey};
 use spire_core::limits::HANDSHAKE;
 use spire_core::tasks::Tasks;
 use spire_core::threads::Threads;
@@ -65,7 +66,17 @@ async fn listen(service: Echo, trusted_proxies: &[&str]) -> Listening {
 }
 
 async fn listen_for(service: Echo, trusted_proxies: &[&str], handshake: Duration) -> Listening {
-    let authority = TestAuthority::new().await;
+    listen_as(TestAuthority::new().await, service, trusted_proxies, handshake, false).await
+}
+
+/// Listens with the SVID of `authority`, whose handshakes may have threads of their own.
+async fn listen_as(
+    authority: TestAuthority,
+    service: Echo,
+    trusted_proxies: &[&str],
+    handshake: Duration,
+    apart: bool,
+) -> Listening {
     let tasks = Tasks::new();
     let endpoint = TcpEndpoint::bind(TcpSettings {
         host: "127.0.0.1".to_owned(),
@@ -79,7 +90,8 @@ async fn listen_for(service: Echo, trusted_proxies: &[&str], handshake: Duration
     .unwrap();
     let address = endpoint.address();
     let threads = Threads::start("connections", &tasks).unwrap();
-    tasks.spawn(endpoint.serve(service, threads, tasks.clone()));
+    let handshakes = apart.then(|| Threads::start("handshakes", &tasks).unwrap());
+    tasks.spawn(endpoint.serve(service, threads, handshakes, tasks.clone()));
     Listening { address, authority, tasks }
 }
 
@@ -100,6 +112,78 @@ async fn a_certificate_is_optional_and_names_the_caller() {
     let agent = channel(listening.address, client_tls(Some(identity))).await.unwrap();
     let said = caller(agent).await;
     assert!(said.contains("spiffe://example.org/spire/agent/test/1"), "{said}");
+}
+
+/// An RSA key that signs when the gate is open.
+#[derive(Debug)]
+struct SlowKey {
+    key: LocalKey,
+    gate: Arc<Gate>,
+}
+
+#[derive(Debug, Default)]
+struct Gate {
+    is_closed: Mutex<bool>,
+    moved: Condvar,
+}
+
+impl Gate {
+    fn close(&self, is_closed: bool) {
+        *self.is_closed.lock().unwrap() = is_closed;
+        self.moved.notify_all();
+    }
+
+    fn pass(&self) {
+        let is_closed = self.is_closed.lock().unwrap();
+        drop(self.moved.wait_while(is_closed, |is_closed| *is_closed).unwrap());
+    }
+}
+
+#[async_trait::async_trait]
+impl SigningKey for SlowKey {
+    fn public_key(&self) -> &PublicKey {
+        self.key.public_key()
+    }
+
+    async fn sign(&self, message: &[u8]) -> Result<Vec<u8>, KeyError> {
+        self.key.sign(message).await
+    }
+
+    fn as_local(&self) -> Option<&LocalKey> {
+        self.gate.pass();
+        Some(&self.key)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_go_on_while_handshakes_with_an_rsa_key_take_long() {
+    let (authority, gate) = (TestAuthority::new().await, Arc::new(Gate::default()));
+    let key = LocalKey::generate(KeyType::Rsa2048).await.unwrap();
+    let slow = Arc::new(SlowKey { key, gate: Arc::clone(&gate) });
+    authority.show(slow).await;
+    let listening = listen_as(authority, Echo::default(), &[], HANDSHAKE, true).await;
+    let threads = std::thread::available_parallelism().unwrap().get();
+    // One on each thread for connections.
+    let mut open = Vec::new();
+    for _ in 0..threads {
+        let opened = channel(listening.address, client_tls(None)).await.unwrap();
+        caller(opened.clone()).await;
+        open.push(opened);
+    }
+    gate.close(true);
+    // One on each thread for handshakes, which stands still.
+    let waiting: Vec<_> =
+        (0..threads).map(|_| tokio::spawn(channel(listening.address, client_tls(None)))).collect();
+    for opened in &open {
+        let said = tokio::time::timeout(Duration::from_secs(5), caller(opened.clone())).await;
+        assert!(said.unwrap().contains("svid: None"));
+    }
+    assert!(waiting.iter().all(|it| !it.is_finished()));
+    gate.close(false);
+    for opened in waiting {
+        let said = caller(opened.await.unwrap().unwrap()).await;
+        assert!(said.contains("svid: None"), "{said}");
+    }
 }
 
 #[tokio::test]

@@ -14,6 +14,7 @@ use spire_core::catalog::{CatalogError, Host};
 use spire_core::clock::Clock;
 use spire_core::config::ConfigErrors;
 use spire_core::id::TrustDomain;
+use spire_core::keys::KeyType;
 use spire_core::limits::{GRACEFUL_STOP, HANDSHAKE};
 use spire_core::tasks::Tasks;
 use spire_core::telemetry::health::{listen, watch_health};
@@ -199,10 +200,16 @@ impl Server {
         .await?;
         let admin = AdminEndpoint::bind(&config.socket_path)?;
         let address = tcp.address();
-        let threads = Threads::start("connections", tasks).map_err(|error| {
-            StartError::Process(format!("unable to start threads for connections: {error}"))
-        })?;
-        tasks.spawn(tcp.serve(services.clone(), threads, tasks.clone()));
+        let start_threads = |name: &str| {
+            Threads::start(name, tasks).map_err(|error| {
+                StartError::Process(format!("unable to start threads for {name}: {error}"))
+            })
+        };
+        let threads = start_threads("connections")?;
+        // The key of the server's SVID is of the same kind.
+        let is_rsa = matches!(config.ca_key_type, KeyType::Rsa2048 | KeyType::Rsa4096);
+        let handshakes = is_rsa.then(|| start_threads("handshakes")).transpose()?;
+        tasks.spawn(tcp.serve(services.clone(), threads, handshakes, tasks.clone()));
         tasks.spawn(admin.serve(services, tasks.clone()));
 
         upkeep(&config, &store, &clock).start(tasks);

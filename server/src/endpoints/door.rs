@@ -8,6 +8,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -69,6 +70,20 @@ pub(super) struct Guest {
     pub(super) age: Duration,
     /// To be kept as long as the connection is open.
     pub(super) place: Seat,
+}
+
+impl Guest {
+    /// Has the runtime of this thread look after its socket from now on, not the one of its
+    /// handshake.
+    ///
+    /// # Errors
+    /// What the system says where it gives no more files.
+    pub(super) fn move_here(&mut self) -> io::Result<()> {
+        let (stream, _) = self.io.get_mut();
+        let socket = stream.as_fd().try_clone_to_owned()?;
+        *stream = TcpStream::from_std(socket.into())?;
+        Ok(())
+    }
 }
 
 /// The place of a guest among the others.

@@ -2,7 +2,8 @@
 //!
 //! A proven connection lives as long as its client certificate. SPIRE ends each after three
 //! minutes, so that agents spread over servers; that makes handshakes, the dearest thing that a
-//! server does, for ever. Load balancers spread agents when they connect, and agents connect anew
+//! server does, for ever. Where the server's key is RSA each takes milliseconds of a thread: those
+//! handshakes have threads of their own, and calls on other connections go on. Load balancers spread agents when they connect, and agents connect anew
 //! with each SVID of their own. Without a certificate there is only an attestation or a bundle to
 //! ask for, and the three minutes stay.
 
@@ -82,8 +83,14 @@ impl TcpEndpoint {
     }
 
     /// Serves until the tasks stop, each connection with its calls on one of `threads`; calls in
-    /// progress go on as tasks.
-    pub async fn serve<S: GrpcService>(self, service: S, threads: Threads, tasks: Tasks) {
+    /// progress go on as tasks. With `handshakes` a connection is there until it has passed.
+    pub async fn serve<S: GrpcService>(
+        self,
+        service: S,
+        threads: Threads,
+        handshakes: Option<Threads>,
+        tasks: Tasks,
+    ) {
         tracing::info!(
             subsystem_name = "endpoints",
             address = %self.address,
@@ -96,24 +103,40 @@ impl TcpEndpoint {
             let door = Arc::clone(&self.door);
             let (service, tasks_of_calls) = (service.clone(), tasks.clone());
             let stop = stop.clone();
+            let thread = threads.next().clone();
+            let (first, later) = match &handshakes {
+                Some(handshakes) => (handshakes.next().clone(), Some(thread)),
+                None => (thread, None),
+            };
             // It leaves the runtime of the listener for that of its own thread.
             let Ok(stream) = stream.into_std() else { continue };
             let connection = async move {
                 let Ok(stream) = TcpStream::from_std(stream) else { return };
                 let passed = stop.run_until_cancelled(door.pass(stream, peer, room)).await;
-                match passed {
+                match (passed, later) {
                     // Whoever waits for its turn does not need the memory of those who have passed.
-                    Some(Ok(guest)) => Box::pin(serve(guest, service, &tasks_of_calls)).await,
-                    Some(Err(why)) => tracing::debug!(
+                    (Some(Ok(guest)), None) => {
+                        Box::pin(serve(guest, service, &tasks_of_calls)).await;
+                    }
+                    (Some(Ok(mut guest)), Some(thread)) => {
+                        let tasks = tasks_of_calls.clone();
+                        let serving = async move {
+                            if guest.move_here().is_ok() {
+                                serve(guest, service, &tasks_of_calls).await;
+                            }
+                        };
+                        tasks.spawn_on(serving, &thread);
+                    }
+                    (Some(Err(why)), _) => tracing::debug!(
                         subsystem_name = "endpoints",
                         caller_addr = %peer,
                         error = %why,
                         "Connection refused"
                     ),
-                    None => {}
+                    (None, _) => {}
                 }
             };
-            tasks.spawn_on(connection, threads.next());
+            tasks.spawn_on(connection, &first);
         }
     }
 

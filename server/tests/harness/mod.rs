@@ -59,7 +59,17 @@ impl TestAuthority {
     }
 
     pub async fn identity(&self, path: &str) -> Identity {
-        let key = LocalKey::generate_blocking(KeyType::EcP256).unwrap();
+        self.identity_of(path, Arc::new(LocalKey::generate_blocking(KeyType::EcP256).unwrap()))
+            .await
+    }
+
+    /// The server shows an SVID with this key.
+    pub async fn show(&self, key: Arc<dyn SigningKey>) {
+        let server = self.identity_of("/spire/server", key).await;
+        self.server.send_replace(Some(server));
+    }
+
+    async fn identity_of(&self, path: &str, key: Arc<dyn SigningKey>) -> Identity {
         let id = self.trust_domain.member(path).unwrap();
         let template = LeafTemplate {
             id: &id,
@@ -69,7 +79,7 @@ impl TestAuthority {
             ttl: Duration::from_secs(600),
         };
         let svid = self.issuer.sign_leaf(&template, Timestamp::now()).await.unwrap();
-        Identity::new(svid, Arc::new(key))
+        Identity::new(svid, key)
     }
 
     pub fn bundle(&self) -> Bundle {
