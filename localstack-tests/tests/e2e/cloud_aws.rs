@@ -125,9 +125,10 @@ async fn an_instance_joins_by_its_document_and_counts_once() {
     let refused = format!("{refused:#}");
     assert!(refused.contains(USED) && !refused.contains(&id), "{refused}");
     let line = server.process().logged("Node refused").await.unwrap();
-    for part in [&id, "claimed_node", ID, "first use", USED] {
+    for part in [&id, "claimed_node", ID, "first use", USED, "caller_addr", "request_id"] {
         assert!(line.contains(part), "{part} is not in {line}");
     }
+    assert_eq!(server.process().log().matches(USED).count(), 1, "{}", server.process().log());
 
     // A banned agent stays out; an evicted one may come once.
     server.command(&["agent", "ban", "-spiffeID", &id]).await.unwrap();

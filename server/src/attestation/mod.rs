@@ -1,12 +1,13 @@
 //! Who becomes an agent: the one funnel that evidence goes down and an agent's SVID comes back up.
 //!
-//! What evidence proves is left to the attestors; how it travels, to `api/agent.rs`.
+//! What evidence proves is left to the attestors; how it travels, to `api/agent/dialogue.rs`.
 
 mod applicant;
 mod evidence;
 mod join_token;
 
 use std::collections::{BTreeSet, HashMap};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use spire_core::id::{SERVER_PATH, SpiffeId, TrustDomain};
 use spire_core::node::{AttestError, Attested, Examination, JOIN_TOKEN, NodeAttestor};
 use spire_core::selector::Selector;
 use spire_core::svid::x509::{CertificateRequest, X509Svid};
+use uuid::Uuid;
 
 use crate::authority::{Authority, IssueError};
 use crate::registry::Registry;
@@ -43,6 +45,17 @@ pub struct Request {
     pub evidence: Bytes,
     /// Its certificate request, of which only the key counts.
     pub csr: CertificateRequest,
+    /// Where it comes from.
+    pub origin: Origin,
+}
+
+/// Where an attestation comes from, for the log.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Origin {
+    /// The agent's address, where it came over a network.
+    pub caller: Option<SocketAddr>,
+    /// What all log lines of its call share.
+    pub request_id: Uuid,
 }
 
 /// An agent, as it is let in.
@@ -126,7 +139,7 @@ impl Attestation {
         let mut examination = Examination::default();
         let admitted = self.examine(&request, dialogue, &mut examination).await;
         if let Err(refusal) = &admitted {
-            log_refusal(&request.kind, &examination, refusal);
+            log_refusal(&request, &examination, refusal);
         }
         admitted
     }
@@ -254,7 +267,7 @@ impl Attestation {
 
 /// One line for each refused node: what it claims to be, and which check stood in its way. The
 /// agent's ID is told here alone, never to the peer.
-fn log_refusal(kind: &str, examination: &Examination, refusal: &Error) {
+fn log_refusal(request: &Request, examination: &Examination, refusal: &Error) {
     let agent_id = match refusal {
         Error::Banned(id) | Error::AlreadyUsed(id) | Error::AgentId(id, _) => Some(id),
         _ => None,
@@ -265,7 +278,9 @@ fn log_refusal(kind: &str, examination: &Examination, refusal: &Error) {
     };
     tracing::warn!(
         subsystem_name = "attestation",
-        node_attestor_type = kind,
+        node_attestor_type = request.kind,
+        caller_addr = request.origin.caller.map(tracing::field::display),
+        request_id = %request.origin.request_id,
         claimed_node = examination.claimed,
         agent_id = agent_id.map(tracing::field::display),
         check,

@@ -145,10 +145,11 @@ fn metadata(path: &str, instance: &Instance) -> Option<String> {
     match path {
         "/latest/meta-data/instance-id" => return Some(instance.id.clone()),
         "/latest/meta-data/placement/region" => return Some(instance.region.clone()),
+        "/latest/meta-data/placement/availability-zone" => return Some(instance.zone.clone()),
         _ => {}
     }
     let profile = instance.profile.as_deref()?.rsplit('/').next()?;
-    match path.strip_prefix(CREDENTIALS)? {
+    match path.strip_prefix(CREDENTIALS.trim_end_matches('/'))?.trim_start_matches('/') {
         "" => Some(profile.to_owned()),
         role if role == profile => {
             let credentials = json!({

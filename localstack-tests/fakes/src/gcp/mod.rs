@@ -1,6 +1,7 @@
 //! Google Cloud, as far as `gcp_iit` sees it: the metadata server of an instance, the certificates
 //! by which tokens are checked, the Compute API, and the endpoints that give access tokens.
 
+mod aws_subject;
 mod certificates;
 mod compute;
 mod keys;

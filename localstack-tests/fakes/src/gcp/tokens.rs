@@ -12,7 +12,7 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 use url::form_urlencoded;
 
-use super::SigningKey;
+use super::{SigningKey, aws_subject};
 use crate::http::{HttpServer, Request, Response, json as json_answer};
 
 const SERVICE_ACCOUNT: &str = "spire-server@big-kahuna-123456.iam.gserviceaccount.com";
@@ -62,6 +62,8 @@ pub enum SubjectSource<'s> {
     File(&'s Path),
     /// At this cloud's `/subject`, in JSON, for requests with the right header.
     Url,
+    /// It is made of what AWS' metadata service at this URL says.
+    Aws(&'s str),
 }
 
 /// The token endpoints.
@@ -178,11 +180,22 @@ impl Tokens {
                 "headers": { "Metadata": "True" },
                 "format": { "type": "json", "subject_token_field_name": "access_token" },
             }),
+            SubjectSource::Aws(imds) => json!({
+                "environment_id": "aws1",
+                "region_url": format!("{imds}/latest/meta-data/placement/availability-zone"),
+                "url": format!("{imds}/latest/meta-data/iam/security-credentials"),
+                "regional_cred_verification_url": aws_subject::CALLER_IDENTITY,
+                "imdsv2_session_token_url": format!("{imds}/latest/api/token"),
+            }),
+        };
+        let kind = match source["environment_id"].is_null() {
+            true => "urn:ietf:params:oauth:token-type:jwt",
+            false => aws_subject::TOKEN_TYPE,
         };
         let mut file = json!({
             "type": "external_account",
             "audience": POOL,
-            "subject_token_type": "urn:ietf:params:oauth:token-type:jwt",
+            "subject_token_type": kind,
             "token_url": format!("{}/sts", self.server.url()),
             "credential_source": source,
         });
@@ -252,10 +265,14 @@ fn exchange(request: &Request) -> Result<(), &'static str> {
         ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
         ("audience", POOL),
         ("requested_token_type", "urn:ietf:params:oauth:token-type:access_token"),
-        ("subject_token_type", "urn:ietf:params:oauth:token-type:jwt"),
-        ("subject_token", SUBJECT),
     ];
-    if expected.iter().all(|(name, value)| field(request, name) == *value) {
+    let subject = field(request, "subject_token");
+    let vouched = match field(request, "subject_token_type").as_str() {
+        "urn:ietf:params:oauth:token-type:jwt" => subject == SUBJECT,
+        aws_subject::TOKEN_TYPE => aws_subject::is_signed(&subject, POOL),
+        _ => false,
+    };
+    if vouched && expected.iter().all(|(name, value)| field(request, name) == *value) {
         return Ok(());
     }
     Err("invalid_grant")

@@ -11,6 +11,7 @@ use spire_core::remote::Client;
 use tokio::io::AsyncReadExt;
 use zeroize::Zeroizing;
 
+use super::aws::{Aws, Variables};
 use super::{AccessToken, oauth};
 
 /// Longest subject token in bytes that is read.
@@ -38,7 +39,7 @@ struct ImpersonationOptions {
     token_lifetime_seconds: Option<i64>,
 }
 
-/// Where the other issuer's token is: a file or a URL.
+/// Where the other issuer's token is: a file or a URL, or whether AWS is the issuer.
 #[derive(Deserialize)]
 struct Source {
     file: Option<PathBuf>,
@@ -47,6 +48,8 @@ struct Source {
     headers: Map<String, Value>,
     #[serde(default)]
     format: Format,
+    #[serde(flatten)]
+    aws: Aws,
 }
 
 /// How that token is written there.
@@ -63,10 +66,13 @@ impl ExternalAccount {
     /// # Errors
     /// A sentence that names the member.
     pub(super) fn check(&self) -> Result<(), String> {
-        let Source { file, url, headers, format } = &self.credential_source;
+        let Source { file, url, headers, format, aws } = &self.credential_source;
+        if aws.is_meant() {
+            return aws.check();
+        }
         if file.is_some() == url.is_some() {
-            return Err("credential_source must have either a file or a url; executables and AWS \
-                        environments are not supported"
+            return Err("credential_source must have either a file, a url or an environment_id; \
+                        executables are not supported"
                 .to_owned());
         }
         for (name, value) in headers {
@@ -105,7 +111,25 @@ impl ExternalAccount {
         scope: &str,
         now: Timestamp,
     ) -> Result<AccessToken, String> {
-        let subject = self.credential_source.subject_token(client).await?;
+        let variable =
+            |name: &str| std::env::var(name).ok().filter(|value: &String| !value.is_empty());
+        self.token_with(client, scope, &variable, now).await
+    }
+
+    /// As [`token`](Self::token), in an environment of these variables.
+    pub(super) async fn token_with(
+        &self,
+        client: &Client,
+        scope: &str,
+        variable: Variables<'_>,
+        now: Timestamp,
+    ) -> Result<AccessToken, String> {
+        let Source { url, aws, .. } = &self.credential_source;
+        let subject = if aws.is_meant() {
+            aws.subject_token(url.as_deref(), &self.audience, client, variable, now).await?
+        } else {
+            self.credential_source.subject_token(client).await?
+        };
         let mut form = vec![
             ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
             ("audience", &self.audience),

@@ -1,6 +1,7 @@
 //! By which the server proves itself to Google's APIs: access tokens, from a file with credentials
 //! or from the metadata server, fetched once for all who wait and kept until they expire.
 
+mod aws;
 mod external;
 mod file;
 mod oauth;

@@ -165,7 +165,7 @@ async fn files_that_are_no_credentials_are_refused_at_the_start() {
             r#"{"type": "external_account", "audience": "a", "subject_token_type": "t",
                 "token_url": "http://x", "credential_source": {"executable": {"command": "c"}}}"#
                 .to_owned(),
-            "executables and AWS environments are not supported",
+            "executables are not supported",
         ),
         (" ".repeat(70 << 10), "more than 65536 bytes"),
     ] {

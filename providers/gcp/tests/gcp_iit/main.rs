@@ -7,6 +7,7 @@ mod bounds;
 mod claims;
 mod compute;
 mod credentials;
+mod environment;
 mod keys;
 mod signature;
 mod world;

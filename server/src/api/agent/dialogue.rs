@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
 
 use super::{MALFORMED_CSR, certificate_request};
-use crate::attestation::{Dialogue, Request};
+use crate::attestation::{Dialogue, Origin, Request};
 
 /// Longest name of an attestor in bytes.
 const MAX_KIND_BYTES: usize = 255;
@@ -22,22 +22,22 @@ const MAX_KIND_BYTES: usize = 255;
 pub(super) struct Messages {
     received: Streaming<AttestAgentRequest>,
     challenges: mpsc::Sender<Bytes>,
-    address: Option<IpAddr>,
+    origin: Origin,
 }
 
 impl Messages {
     pub(super) fn new(
         received: Streaming<AttestAgentRequest>,
         challenges: mpsc::Sender<Bytes>,
-        address: Option<IpAddr>,
+        origin: Origin,
     ) -> Self {
-        Self { received, challenges, address }
+        Self { received, challenges, origin }
     }
 
     /// The first message, checked.
     pub(super) async fn request(&mut self) -> Result<Request, Status> {
         match self.next().await? {
-            Step::Params(params) => request(params),
+            Step::Params(params) => request(params, self.origin),
             Step::ChallengeResponse(_) => Err(malformed("missing params")),
         }
     }
@@ -73,11 +73,11 @@ impl Dialogue for Messages {
     }
 
     fn address(&self) -> Option<IpAddr> {
-        self.address
+        self.origin.caller.map(|caller| caller.ip())
     }
 }
 
-fn request(params: Params) -> Result<Request, Status> {
+fn request(params: Params, origin: Origin) -> Result<Request, Status> {
     let data = params.data.ok_or_else(|| malformed("missing attestation data"))?;
     let params = params.params.ok_or_else(|| malformed("missing X509-SVID parameters"))?;
     if data.r#type.is_empty() {
@@ -96,7 +96,7 @@ fn request(params: Params) -> Result<Request, Status> {
         return Err(malformed("missing CSR"));
     }
     let csr = certificate_request(MALFORMED_CSR, &params.csr)?;
-    Ok(Request { kind: data.r#type, evidence: data.payload, csr })
+    Ok(Request { kind: data.r#type, evidence: data.payload, csr, origin })
 }
 
 fn malformed(what: &str) -> Status {
@@ -123,7 +123,7 @@ mod tests {
     fn refusal(change: impl Fn(&mut AttestationData, &mut AgentX509svidParams)) -> String {
         let Params { data: Some(mut data), params: Some(mut svid) } = params() else { panic!() };
         change(&mut data, &mut svid);
-        let refused = request(Params { data: Some(data), params: Some(svid) });
+        let refused = request(Params { data: Some(data), params: Some(svid) }, Origin::default());
         let status = refused.err().unwrap();
         assert_eq!(status.code(), tonic::Code::InvalidArgument);
         status.message().to_owned()
@@ -132,7 +132,8 @@ mod tests {
     #[test]
     fn each_missing_piece_is_named_in_the_words_of_spire() {
         let without_data = Params { data: None, ..params() };
-        let missing = |params| request(params).err().unwrap().message().to_owned();
+        let missing =
+            |params| request(params, Origin::default()).err().unwrap().message().to_owned();
         assert_eq!(missing(without_data), "malformed param: missing attestation data");
         let without_params = Params { params: None, ..params() };
         assert_eq!(missing(without_params), "malformed param: missing X509-SVID parameters");

@@ -12,7 +12,6 @@ use spire_core::id::{SpiffeId, TrustDomain};
 use spire_core::selector::{RequiredSelectors, Selector};
 use spire_core::wire::agent::agent_server::Agent;
 use spire_core::wire::agent::*;
-
 use spire_core::wire::convert;
 use spire_core::wire::convert::denial::{self, Reason};
 use spire_core::wire::types;
@@ -24,7 +23,7 @@ use uuid::Uuid;
 use super::call::Call;
 use super::listing;
 use super::request::{Reply, certificate_request};
-use crate::attestation::{self, Attestation};
+use crate::attestation::{self, Attestation, Origin};
 use crate::rate_limit::{Method, RateLimits};
 use crate::store::{Store, StoreError};
 use dialogue::Messages;
@@ -55,7 +54,8 @@ impl Agent for AgentService {
     ) -> Reply<Self::AttestAgentStream> {
         let call = Call::of(&request)?;
         let (challenges, sent) = mpsc::channel(1);
-        let messages = Messages::new(request.into_inner(), challenges, call.ip());
+        let origin = Origin { caller: call.caller().address(), request_id: call.request_id() };
+        let messages = Messages::new(request.into_inner(), challenges, origin);
         let service = self.clone();
         call.ends_with_its_stream();
         // The attestation runs while its answers are read: an agent that leaves ends it.
@@ -219,10 +219,7 @@ impl AgentService {
         let request = messages.request().await?;
         let kind = request.kind.clone();
         call.note(|fields| fields.add("node_attestor_type", &kind));
-        let admitted =
-            self.attestation.attest(request, &mut messages).await.inspect_err(|error| {
-                log_refusal(call, &kind, error);
-            })?;
+        let admitted = self.attestation.attest(request, &mut messages).await?;
         call.note(|fields| fields.add("agent_id", &admitted.svid.id));
         tracing::info!(
             subsystem_name = "api",
@@ -237,17 +234,6 @@ impl AgentService {
         let step = attest_agent_response::Step::Result(result);
         Ok(AttestAgentResponse { step: Some(step) })
     }
-}
-
-fn log_refusal(call: &Call, kind: &str, why: &dyn std::fmt::Display) {
-    tracing::error!(
-        subsystem_name = "api",
-        node_attestor_type = kind,
-        caller_addr = call.caller().address().map(tracing::field::display),
-        request_id = %call.request_id(),
-        error = %why,
-        "Agent attestation refused"
-    );
 }
 
 fn bad_agent_id(why: impl std::fmt::Display) -> Status {
