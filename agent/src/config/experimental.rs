@@ -23,8 +23,6 @@ pub struct ExperimentalConfig {
     pub ratelimit: RateLimitsConfig,
     /// The SPIFFE Broker API, if it is to be served.
     pub broker: Option<BrokerConfig>,
-    /// Features that are on.
-    pub feature_flags: Vec<String>,
 }
 
 impl Default for ExperimentalConfig {
@@ -34,7 +32,6 @@ impl Default for ExperimentalConfig {
             jwt_svid_cache_hit_timeout: LONGEST_HIT_TIMEOUT,
             ratelimit: RateLimitsConfig::default(),
             broker: None,
-            feature_flags: Vec::new(),
         }
     }
 }
@@ -58,8 +55,8 @@ impl ExperimentalConfig {
             ratelimit: reader.block("ratelimit").unwrap_or_default(),
             broker: reader
                 .block_with("broker", |reader| BrokerConfig::read(reader, workload_socket)),
-            feature_flags: config::read_feature_flags(reader),
         };
+        config::check_feature_flags(reader);
         if own.broker.is_some() {
             config::refuse_unsupported(reader, "broker");
         }

@@ -339,6 +339,10 @@ fn what_is_not_served_is_warned_of() {
              API (",
         ),
         ("} telemetry { Prometheus {}", "telemetry has no effect: this build makes no metrics ("),
+        (
+            "experimental { feature_flags = [\"wit-svid\"] }",
+            "feature_flags has no effect: this build issues no WIT-SVIDs (",
+        ),
     ] {
         let warnings = told(lines);
         assert!(matches!(&warnings[..], [one] if one.starts_with(sentence)), "{warnings:?}");

@@ -50,8 +50,8 @@ pub fn ignore_profiling(reader: &mut Reader<'_>) {
     }
 }
 
-/// Reads `feature_flags`.
-pub fn read_feature_flags(reader: &mut Reader<'_>) -> Vec<String> {
+/// Checks `feature_flags`, of which this build has none that does anything.
+pub fn check_feature_flags(reader: &mut Reader<'_>) {
     let flags = reader.strings("feature_flags").unwrap_or_default();
     let unknown: Vec<&str> =
         flags.iter().map(String::as_str).filter(|flag| !FEATURE_FLAGS.contains(flag)).collect();
@@ -61,8 +61,9 @@ pub fn read_feature_flags(reader: &mut Reader<'_>) -> Vec<String> {
             unknown.join(" ")
         );
         reader.reject("feature_flags", &sentence, "remove what is unknown");
+    } else if !flags.is_empty() {
+        reader.unserved("feature_flags", "this build issues no WIT-SVIDs");
     }
-    flags
 }
 
 /// Refuses a key for what this build does not have and what would not be safe to leave out.

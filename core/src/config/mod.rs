@@ -23,7 +23,7 @@ use zeroize::Zeroizing;
 
 pub use blocks::{
     CertificateSource, ClientCheck, HealthChecksConfig, M3Config, PrometheusConfig, PrometheusTls,
-    TelemetryConfig, ignore_profiling, parse_key_type, read_feature_flags, read_log,
+    TelemetryConfig, check_feature_flags, ignore_profiling, parse_key_type, read_log,
     read_telemetry, read_trust_domain, refuse_named_pipe, refuse_unsupported,
 };
 pub use load::{LoadError, Loaded, load};

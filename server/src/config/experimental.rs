@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use spire_core::config::{self, Reader};
-use spire_core::keys::KeyType;
 
 use super::federation::{self, FederationConfig};
 
@@ -14,14 +13,8 @@ use super::federation::{self, FederationConfig};
 pub struct ExperimentalConfig {
     /// How often what agents may serve is looked at again.
     pub cache_reload_interval: Duration,
-    /// Whether only what changed is read then.
-    pub events_based_cache: bool,
-    /// How often everything is read all the same.
-    pub full_cache_reload_interval: Duration,
     /// How long changes stay in the change log.
     pub prune_events_older_than: Duration,
-    /// How long a change that was skipped is waited for.
-    pub event_timeout: Duration,
     /// How often it is looked whether an authority is due to be prepared or activated. A key that
     /// SPIRE does not have.
     pub rotation_check_interval: Duration,
@@ -29,12 +22,6 @@ pub struct ExperimentalConfig {
     pub agent_spiffe_id_as_selector: bool,
     /// A policy of the operator's own, in Rego.
     pub auth_opa_policy_engine: Option<PolicyFiles>,
-    /// The kind of keys that sign WIT-SVIDs; that of the CA where absent.
-    pub wit_key_type: Option<KeyType>,
-    /// The `iss` of WIT-SVIDs.
-    pub wit_issuer: Option<String>,
-    /// Features that are on.
-    pub feature_flags: Vec<String>,
 }
 
 /// `auth_opa_policy_engine { local { … } }`
@@ -50,16 +37,10 @@ impl Default for ExperimentalConfig {
     fn default() -> Self {
         Self {
             cache_reload_interval: Duration::from_secs(5),
-            events_based_cache: false,
-            full_cache_reload_interval: Duration::from_hours(24),
             prune_events_older_than: Duration::from_hours(12),
-            event_timeout: Duration::from_mins(15),
             rotation_check_interval: Duration::from_secs(10),
             agent_spiffe_id_as_selector: false,
             auth_opa_policy_engine: None,
-            wit_key_type: None,
-            wit_issuer: None,
-            feature_flags: Vec::new(),
         }
     }
 }
@@ -78,28 +59,16 @@ impl ExperimentalConfig {
         let cache_reload_interval =
             interval(reader, "cache_reload_interval", "cache reload interval")
                 .unwrap_or(defaults.cache_reload_interval);
-        let full_cache_reload_interval =
-            interval(reader, "full_cache_reload_interval", "full cache reload interval")
-                .unwrap_or(defaults.full_cache_reload_interval);
-        if full_cache_reload_interval <= cache_reload_interval {
-            reader.reject(
-                "full_cache_reload_interval",
-                "full_cache_reload_interval must be longer than cache_reload_interval",
-                "write a longer one",
-            );
-        }
+        check_unused(reader, cache_reload_interval);
         config::refuse_named_pipe(reader, "named_pipe_name", "socket_path");
         let own = Self {
             cache_reload_interval,
-            events_based_cache: reader.flag("events_based_cache"),
-            full_cache_reload_interval,
             prune_events_older_than: interval(
                 reader,
                 "prune_events_older_than",
                 "prune events older than",
             )
             .unwrap_or(defaults.prune_events_older_than),
-            event_timeout: read_event_timeout(reader).unwrap_or(defaults.event_timeout),
             rotation_check_interval: interval(
                 reader,
                 "rotation_check_interval",
@@ -112,12 +81,6 @@ impl ExperimentalConfig {
                     Some(reader.block_with("local", read_policy_files))
                 })
                 .flatten(),
-            wit_key_type: reader.parsed("wit_key_type", "use one of these", |text| {
-                config::parse_key_type(text, &super::server::KEY_TYPES)
-                    .map_err(|error| format!("error parsing wit_key_type: {error}"))
-            }),
-            wit_issuer: reader.string("wit_issuer"),
-            feature_flags: config::read_feature_flags(reader),
         };
         if own.auth_opa_policy_engine.is_some() {
             config::refuse_unsupported(reader, "auth_opa_policy_engine");
@@ -136,7 +99,39 @@ fn interval(reader: &mut Reader<'_>, key: &'static str, what: &str) -> Option<Du
     reader.duration_saying(key, |_, error| format!("could not parse {what}: {error}"))
 }
 
-fn read_event_timeout(reader: &mut Reader<'_>) -> Option<Duration> {
+/// Checks what drives caches that this server does not need and SVIDs that it does not issue, and
+/// warns of it.
+fn check_unused(reader: &mut Reader<'_>, cache_reload_interval: Duration) {
+    let full = "full_cache_reload_interval";
+    if interval(reader, full, "full cache reload interval")
+        .unwrap_or(Duration::from_hours(24))
+        .le(&cache_reload_interval)
+    {
+        let sentence = "full_cache_reload_interval must be longer than cache_reload_interval";
+        reader.reject(full, sentence, "write a longer one");
+    }
+    reader.flag("events_based_cache");
+    check_event_timeout(reader);
+    reader.parsed("wit_key_type", "use one of these", |text| {
+        config::parse_key_type(text, &super::server::KEY_TYPES)
+            .map_err(|error| format!("error parsing wit_key_type: {error}"))
+    });
+    reader.string("wit_issuer");
+    for (key, why) in [
+        ("events_based_cache", "entries and agents are always followed by events"),
+        (full, "memory is read anew only where events were missed"),
+        ("event_timeout", "events are in the order of their commits; none comes late"),
+        ("wit_key_type", "this build issues no WIT-SVIDs"),
+        ("wit_issuer", "this build issues no WIT-SVIDs"),
+    ] {
+        if reader.has(key) {
+            reader.unserved(key, why);
+        }
+    }
+    config::check_feature_flags(reader);
+}
+
+fn check_event_timeout(reader: &mut Reader<'_>) {
     let former = interval(reader, "sql_transaction_timeout", "sql transaction timeout");
     let timeout = interval(reader, "event_timeout", "event timeout");
     if former.is_some() {
@@ -153,7 +148,6 @@ fn read_event_timeout(reader: &mut Reader<'_>) -> Option<Duration> {
             "remove sql_transaction_timeout",
         );
     }
-    timeout.or(former)
 }
 
 fn read_policy_files(reader: &mut Reader<'_>) -> Option<PolicyFiles> {

@@ -73,8 +73,6 @@ pub struct ServerConfig {
     pub proxy_protocol_trusted_cidrs: Vec<IpNet>,
     /// Which limits are on.
     pub ratelimit: Switches,
-    /// How old an agent's record in memory may be when the agent calls; zero is not at all.
-    pub max_attested_node_info_staleness: Duration,
     /// Other trust domains.
     pub federation: FederationConfig,
     /// What may change in any release.
@@ -130,6 +128,8 @@ impl ServerConfig {
             );
         }
         config::ignore_profiling(reader);
+        // What memory holds of agents follows each change: it is as fresh as any bound could ask.
+        reader.duration("max_attested_node_info_staleness", "max attested node staleness");
         Some(Self {
             data_dir: data_dir.unwrap_or_default().into(),
             bind_address: read_bind_address(reader),
@@ -155,9 +155,6 @@ impl ServerConfig {
             prune_tofu_nodes: reader.flag("prune_tofu_nodes"),
             proxy_protocol_trusted_cidrs: read_trusted_cidrs(reader),
             ratelimit: reader.block_with("ratelimit", read_rate_limits).unwrap_or_default(),
-            max_attested_node_info_staleness: reader
-                .duration("max_attested_node_info_staleness", "max attested node staleness")
-                .unwrap_or_default(),
             federation,
             experimental,
             telemetry: TelemetryConfig::default(),

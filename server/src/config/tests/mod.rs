@@ -65,7 +65,6 @@ fn defaults_are_filled_in() {
     assert_eq!(config.default_jwt_svid_ttl, Duration::from_mins(5));
     assert!(config.ratelimit.attestation && config.ratelimit.signing);
     assert_eq!(config.prune_attested_nodes_batch_size, 1000);
-    assert_eq!(config.max_attested_node_info_staleness, Duration::ZERO);
     assert_eq!(config.experimental, ExperimentalConfig::default());
     assert_eq!(config.experimental.rotation_check_interval, Duration::from_secs(10));
     assert_eq!(config.health_checks.bind_port, "80");
@@ -336,6 +335,18 @@ fn what_is_not_served_is_warned_of() {
         assert!(matches!(&warnings[..], [one] if one.starts_with(line)), "{warnings:?}");
     }
     assert!(told(with_server("federation {}")).is_empty());
+    for (key, value) in [
+        ("events_based_cache", "true"),
+        ("full_cache_reload_interval", "\"48h\""),
+        ("event_timeout", "\"1m\""),
+        ("wit_key_type", "\"ec-p256\""),
+        ("wit_issuer", "\"i\""),
+        ("feature_flags", "[\"wit-svid\"]"),
+    ] {
+        let warnings = told(with_server(&format!("experimental {{ {key} = {value} }}")));
+        let line = format!("{key} has no effect: ");
+        assert!(matches!(&warnings[..], [one] if one.starts_with(&line)), "{warnings:?}");
+    }
 }
 
 #[test]
