@@ -2,10 +2,12 @@
 //!
 //! A proven connection lives as long as its client certificate. SPIRE ends each after three
 //! minutes, so that agents spread over servers; that makes handshakes, the dearest thing that a
-//! server does, for ever. Where the server's key is RSA each takes milliseconds of a thread: those
-//! handshakes have threads of their own, and calls on other connections go on. Load balancers spread agents when they connect, and agents connect anew
+//! server does, for ever. Load balancers spread agents when they connect, and agents connect anew
 //! with each SVID of their own. Without a certificate there is only an attestation or a bundle to
 //! ask for, and the three minutes stay.
+//!
+//! Where the server's key is RSA each handshake takes milliseconds of a thread: those handshakes
+//! have threads of their own, and calls on other connections go on.
 
 use std::io;
 use std::net::SocketAddr;
