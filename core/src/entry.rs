@@ -57,14 +57,21 @@ impl std::borrow::Borrow<str> for EntryId {
     }
 }
 
-/// A hint by which a workload chooses among its SVIDs: at most 1024 bytes, often empty.
+/// A hint by which a workload chooses among its SVIDs: at most 1024 bytes, none of them NUL, often
+/// empty.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Hint(Arc<str>);
 
-/// The hint is longer than 1024 bytes.
+/// Why a text is no hint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("hint is too long, max length is 1024 characters")]
-pub struct HintTooLong;
+pub enum HintError {
+    /// It is longer than 1024 bytes.
+    #[error("hint is too long, max length is 1024 characters")]
+    TooLong,
+    /// It has a NUL character, which not every database keeps.
+    #[error("hint has a NUL character")]
+    Nul,
+}
 
 impl Hint {
     /// The hint as text, empty where there is none.
@@ -74,9 +81,13 @@ impl Hint {
 }
 
 impl FromStr for Hint {
-    type Err = HintTooLong;
-    fn from_str(text: &str) -> Result<Self, HintTooLong> {
-        if text.len() > MAX_HINT_BYTES { Err(HintTooLong) } else { Ok(Self(text.into())) }
+    type Err = HintError;
+    fn from_str(text: &str) -> Result<Self, HintError> {
+        match text {
+            _ if text.len() > MAX_HINT_BYTES => Err(HintError::TooLong),
+            _ if text.contains('\0') => Err(HintError::Nul),
+            _ => Ok(Self(text.into())),
+        }
     }
 }
 

@@ -28,10 +28,10 @@ pub fn checks(
     ]
 }
 
-/// Whether agents get a bundle.
-struct Bundle {
-    trust_domain: TrustDomain,
-    authority: Arc<Authority>,
+/// Whether agents get a bundle, also while the datastore is away.
+pub(crate) struct Bundle {
+    pub(crate) trust_domain: TrustDomain,
+    pub(crate) authority: Arc<Authority>,
 }
 
 #[async_trait]

@@ -221,6 +221,7 @@ mod tests {
                 expires_at: at(if number == 6 { 6401 } else { 6399 }),
                 can_reattest: number % 2 == 1,
                 selectors: BTreeSet::new(),
+                key: KeyFingerprint([0; 32]),
                 join_token: None,
             };
             store.record_attestation(attestation, at(0)).await.unwrap();

@@ -11,7 +11,7 @@ use spire_core::wire::agent::*;
 use spire_core::wire::convert::denial::{self, Reason};
 use spire_core::wire::types;
 use spire_fakes::log;
-use spire_server::store::{Attestation, Recorded};
+use spire_server::store::{Attestation, KeyFingerprint, Recorded};
 use tonic::Code;
 
 const TOKEN: &str = "6e1c2f0a-token";
@@ -187,6 +187,7 @@ async fn an_agent_that_can_attest_again_does_not_renew() {
         expires_at: identity.svid().expires_at,
         can_reattest: true,
         selectors: Default::default(),
+        key: KeyFingerprint([0; 32]),
         join_token: None,
     };
     let store = server.store().await;

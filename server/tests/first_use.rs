@@ -117,6 +117,25 @@ async fn x05_the_same_evidence_from_a_second_host() {
     world.stop().await;
 }
 
+/// The answer may have been lost, so that whoever has the key is the one who was admitted.
+#[tokio::test]
+async fn x05_the_same_key_may_show_its_evidence_again_for_ten_minutes() {
+    let world = World::new("").await;
+    let (token, _) = world.launch(1);
+    let agent = TestAgent::new();
+    for minutes in [0, 9] {
+        world.server.clock.advance(jiff::SignedDuration::from_mins(minutes));
+        let identity = agent.attest(&world.server, "gcp_iit", &token).await.unwrap();
+        assert_eq!(world.server.post_status(&identity).await, Ok(()));
+        assert_refused(world.attest(&token).await, Code::PermissionDenied, USED);
+    }
+    world.server.clock.advance(jiff::SignedDuration::from_mins(1));
+    let late = agent.attest(&world.server, "gcp_iit", &token).await.map(drop);
+    assert_refused(late, Code::PermissionDenied, USED);
+    assert_eq!(world.agents().await, 1);
+    world.stop().await;
+}
+
 #[tokio::test]
 async fn x06_the_same_evidence_at_the_same_time() {
     let world = World::new("").await;

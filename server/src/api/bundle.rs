@@ -102,7 +102,7 @@ impl Bundle for BundleService {
         let mask = request.output_mask.as_ref();
         Ok(Response::new(ListFederatedBundlesResponse {
             bundles: listed.items.iter().map(|bundle| wire_bundle::sent(bundle, mask)).collect(),
-            next_page_token: listing::next_page_token(listed.next),
+            next_page_token: listing::next_page_token(request.page_size, listed.next)?,
         }))
     }
 

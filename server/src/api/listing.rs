@@ -13,9 +13,11 @@ use tonic::Status;
 use super::status::invalid;
 use crate::store::{Page, PageToken, SetMatch, SetRule};
 
-/// Longest page; a client that asks for more gets this many and the token of the next. Without a
-/// page size it gets everything.
+/// Longest page; a client that asks for more gets this many and the token of the next.
 pub(super) const MAX_PAGE_SIZE: u32 = 10_000;
+
+/// Longest list without pages, which a client gets that names no page size.
+const MAX_LIST: u32 = 100_000;
 
 /// Reads which page is wanted.
 pub(super) fn page(size: i32, token: &str) -> Result<Page, Status> {
@@ -28,12 +30,20 @@ pub(super) fn page(size: i32, token: &str) -> Result<Page, Status> {
             "could not parse page token {token:?}; pass the next_page_token of the page before"
         ))
     })?;
-    Ok(Page { after, limit: (limit > 0).then(|| limit.min(MAX_PAGE_SIZE)) })
+    Ok(Page { after, limit: Some(if limit > 0 { limit.min(MAX_PAGE_SIZE) } else { MAX_LIST }) })
 }
 
-/// Writes where the next page starts.
-pub(super) fn next_page_token(next: Option<PageToken>) -> String {
-    next.map(|token| token.to_string()).unwrap_or_default()
+/// Writes where the page after one of `size` starts.
+///
+/// # Errors
+/// `RESOURCE_EXHAUSTED` where all were asked for and are too many.
+pub(super) fn next_page_token(size: i32, next: Option<PageToken>) -> Result<String, Status> {
+    match next {
+        Some(_) if size == 0 => Err(Status::resource_exhausted(format!(
+            "there are more than {MAX_LIST}; ask for them in pages, by page_size"
+        ))),
+        next => Ok(next.map(|token| token.to_string()).unwrap_or_default()),
+    }
 }
 
 /// Writes a count.
@@ -87,7 +97,7 @@ mod tests {
 
     #[test]
     fn pages_are_bounded_and_wrong_ones_named() {
-        assert_eq!(page(0, "").unwrap(), Page::default());
+        assert_eq!(page(0, "").unwrap(), Page { after: None, limit: Some(MAX_LIST) });
         assert_eq!(page(5, "").unwrap().limit, Some(5));
         assert_eq!(page(i32::MAX, "").unwrap().limit, Some(MAX_PAGE_SIZE));
         assert_eq!(
@@ -97,6 +107,16 @@ mod tests {
         for token in ["x", "-1", "99999999999999999999", "1 "] {
             assert_eq!(page(0, token).unwrap_err().code(), tonic::Code::InvalidArgument, "{token}");
         }
+    }
+
+    #[test]
+    fn a_list_without_pages_that_is_too_long_is_refused() {
+        let next = || Some("7".parse().unwrap());
+        assert_eq!(next_page_token(5, next()).unwrap(), "7");
+        assert_eq!(next_page_token(0, None).unwrap(), "");
+        let refused = next_page_token(0, next()).unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::ResourceExhausted);
+        assert!(refused.message().contains("more than 100000"), "{refused}");
     }
 
     #[test]

@@ -8,7 +8,6 @@ pub mod call;
 pub mod debug;
 pub mod entry;
 pub mod gate;
-mod health;
 mod listing;
 pub mod local_authority;
 pub mod logger;
@@ -28,6 +27,7 @@ use spire_core::wire;
 use tokio_util::sync::CancellationToken;
 
 use crate::authority::Authority;
+use crate::health;
 use crate::policy::Policy;
 use crate::rate_limit::RateLimits;
 use crate::registry::Registry;
@@ -38,7 +38,6 @@ use bundle::BundleService;
 use debug::DebugService;
 use entry::EntryService;
 use gate::Gate;
-use health::StoredBundle;
 use local_authority::LocalAuthorityService;
 use logger::LoggerService;
 use svid::SvidService;
@@ -101,8 +100,8 @@ pub fn services(parts: Parts) -> Gate<Router> {
         authority: authority.clone(),
         limits,
     };
-    let stored = StoredBundle { trust_domain, store: store.clone() };
-    let health = HealthService { check: Arc::new(stored), stop: parts.stop };
+    let published = health::Bundle { trust_domain, authority: authority.clone() };
+    let health = HealthService { check: Arc::new(published), stop: parts.stop };
     let local = LocalAuthorityService { authority: authority.clone() };
     let tree = AuthoritiesService { store: store.clone(), authority: authority.clone(), clock };
     let debug = DebugService { registry, store, authority, started: parts.started };

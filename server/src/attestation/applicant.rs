@@ -7,6 +7,7 @@ use spire_core::id::SpiffeId;
 use spire_core::node::{AttestError, Examination, Peer};
 
 use super::{Attestation, Error, FIRST_USE};
+use crate::store::KeyFingerprint;
 
 /// Challenges of one attestation; no scheme needs more than a few.
 const MAX_CHALLENGES: u32 = 8;
@@ -27,6 +28,7 @@ pub trait Dialogue: Send {
 /// The dialogue with a node, and the server's word on it.
 pub(super) struct Applicant<'a> {
     funnel: &'a Attestation,
+    key: KeyFingerprint,
     dialogue: &'a mut dyn Dialogue,
     challenges: u32,
     examination: &'a mut Examination,
@@ -37,10 +39,11 @@ pub(super) struct Applicant<'a> {
 impl<'a> Applicant<'a> {
     pub(super) fn new(
         funnel: &'a Attestation,
+        key: KeyFingerprint,
         dialogue: &'a mut dyn Dialogue,
         examination: &'a mut Examination,
     ) -> Self {
-        Self { funnel, dialogue, challenges: 0, examination, refusal: None }
+        Self { funnel, key, dialogue, challenges: 0, examination, refusal: None }
     }
 }
 
@@ -55,7 +58,8 @@ impl Peer for Applicant<'_> {
     }
 
     async fn admit(&mut self, agent_id: &SpiffeId, can_reattest: bool) -> Result<(), AttestError> {
-        let admitted = self.funnel.admit(agent_id, can_reattest).map_err(|refusal| {
+        let admitted = self.funnel.admit(agent_id, can_reattest, self.key).await;
+        let admitted = admitted.map_err(|refusal| {
             let sentence = refusal.to_string();
             self.refusal = Some(refusal);
             AttestError::Refused(sentence)

@@ -58,6 +58,15 @@ pub struct Origin {
     pub request_id: Uuid,
 }
 
+impl Request {
+    /// The key for which evidence is used: the same agent may ask again where the answer was lost.
+    fn key(&self) -> KeyFingerprint {
+        let mut fingerprint = [0; 32];
+        fingerprint.copy_from_slice(digest::digest(&digest::SHA256, &self.csr.public_key).as_ref());
+        KeyFingerprint(fingerprint)
+    }
+}
+
 /// An agent, as it is let in.
 #[derive(Debug)]
 pub struct Admitted {
@@ -151,7 +160,8 @@ impl Attestation {
         examination: &mut Examination,
     ) -> Result<Admitted, Error> {
         let node = self.verify(request, dialogue, examination).await?;
-        self.admit(&node.agent_id, node.can_reattest || request.kind == JOIN_TOKEN)?;
+        let can_come_again = node.can_reattest || request.kind == JOIN_TOKEN;
+        self.admit(&node.agent_id, can_come_again, request.key()).await?;
         let selectors = self.resolve(&request.kind, &node, examination).await?;
         let svid = self.authority.sign_agent(&request.csr, &node.agent_id).await?;
         self.record(request, &node, selectors, &svid).await?;
@@ -170,7 +180,7 @@ impl Attestation {
         }
         let attestor = self.attestors.load().get(&request.kind).cloned();
         let attestor = attestor.ok_or_else(|| Error::UnknownKind(request.kind.clone()))?;
-        let mut applicant = Applicant::new(self, dialogue, examination);
+        let mut applicant = Applicant::new(self, request.key(), dialogue, examination);
         match attestor.verify(&request.evidence, &mut applicant).await {
             Ok(node) => {
                 self.check_id(&request.kind, &node.agent_id)?;
@@ -209,13 +219,22 @@ impl Attestation {
     }
 
     /// Turns away at once whom the store would turn away in the end. What is known here may be a
-    /// moment old; the store decides.
-    fn admit(&self, agent_id: &SpiffeId, can_come_again: bool) -> Result<(), Error> {
-        let snapshot = self.registry.snapshot();
-        match snapshot.node(agent_id) {
-            Some(node) if node.is_banned() => Err(Error::Banned(agent_id.clone())),
-            Some(_) if !can_come_again => Err(Error::AlreadyUsed(agent_id.clone())),
-            _ => Ok(()),
+    /// moment old; the store decides, and is asked already here where an agent that counts once
+    /// comes a second time.
+    async fn admit(
+        &self,
+        agent_id: &SpiffeId,
+        can_come_again: bool,
+        key: KeyFingerprint,
+    ) -> Result<(), Error> {
+        match self.registry.snapshot().node(agent_id) {
+            Some(node) if node.is_banned() => return Err(Error::Banned(agent_id.clone())),
+            Some(_) if !can_come_again => {}
+            _ => return Ok(()),
+        }
+        match self.store.has_just_attested(agent_id, key, self.clock.now()).await? {
+            true => Ok(()),
+            false => Err(Error::AlreadyUsed(agent_id.clone())),
         }
     }
 
@@ -245,6 +264,7 @@ impl Attestation {
             expires_at: svid.expires_at,
             can_reattest: node.can_reattest,
             selectors,
+            key: request.key(),
             join_token: token_use(request),
         };
         match self.store.record_attestation(attestation, self.clock.now()).await? {
@@ -290,14 +310,11 @@ fn log_refusal(request: &Request, examination: &Examination, refusal: &Error) {
     );
 }
 
-/// A token is spent for the key of the request, so that the same agent may ask again where the
-/// answer was lost.
+/// The token that the request spends.
 fn token_use(request: &Request) -> Option<TokenUse> {
     if request.kind != JOIN_TOKEN {
         return None;
     }
-    let mut fingerprint = [0; 32];
-    fingerprint.copy_from_slice(digest::digest(&digest::SHA256, &request.csr.public_key).as_ref());
     let token = String::from_utf8(request.evidence.to_vec()).ok()?;
-    Some(TokenUse { token, key: KeyFingerprint(fingerprint) })
+    Some(TokenUse { token, key: request.key() })
 }

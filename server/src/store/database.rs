@@ -40,6 +40,8 @@ pub(super) struct Connection {
     dialect: &'static Dialect,
     /// How long one statement may take; SQLite has limits of its own.
     limit: Option<Duration>,
+    /// Whether a statement has failed since this was last set to false.
+    pub(super) failed: bool,
 }
 
 pub(super) enum Link {
@@ -148,7 +150,7 @@ impl Connection {
     }
 
     pub(super) fn of(link: Link, dialect: &'static Dialect, is_remote: bool) -> Self {
-        Self { link, dialect, limit: is_remote.then_some(STATEMENT) }
+        Self { link, dialect, limit: is_remote.then_some(STATEMENT), failed: false }
     }
 
     /// What is spoken on it.
@@ -277,6 +279,7 @@ impl Connection {
 
     fn end_call<T>(&mut self, outcome: Result<T, sqlx::Error>) -> Result<T, StoreError> {
         let outcome = outcome.map_err(|error| failure(self.dialect, error));
+        self.failed |= outcome.is_err();
         let is_remote = self.limit.is_some();
         let broken = each_driver!(&mut self.link, held => held.broken());
         *broken = is_remote && matches!(outcome, Err(StoreError::Unavailable(_)));

@@ -73,7 +73,7 @@ pub enum OpenError {
          a database of its own"
     )]
     ForeignTables(String),
-    /// The tables are of a later version of the server.
+    /// The tables are of a later version of the server, and this one cannot use them.
     #[error(
         "the database has schema version {found}, this server knows up to {known}; run the \
          server version that made it, or a later one"

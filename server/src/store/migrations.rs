@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::database::{Connection, STATEMENT};
-use super::dialect::LAST_VERSION;
+use super::dialect::{LAST_VERSION, READABLE_SINCE};
 use super::error::{OpenError, StoreError};
 use super::sql::Statement;
 
@@ -73,18 +73,30 @@ pub(super) async fn lock(
     Err(unavailable(StoreError::Unavailable(others.to_owned())))
 }
 
-/// Makes sure that the tables are of the last version, without changing them.
+/// Makes sure that the tables can be used as they are, without changing them.
 pub(super) async fn check(
     connection: &mut Connection,
     unavailable: impl Fn(StoreError) -> OpenError,
 ) -> Result<(), OpenError> {
-    let found = version(connection).await.map_err(unavailable)?;
+    let found = version(connection).await.map_err(&unavailable)?;
     let known = LAST_VERSION;
-    match found {
-        _ if found > known => Err(OpenError::TooNew { found, known }),
-        _ if found < known => Err(OpenError::MigrationDisabled { found, known }),
-        _ => Ok(()),
+    if found < known {
+        return Err(OpenError::MigrationDisabled { found, known });
     }
+    match is_usable(connection, found).await.map_err(&unavailable)? {
+        true => Ok(()),
+        false => Err(OpenError::TooNew { found, known }),
+    }
+}
+
+/// Whether tables of the version `found`, if that is later than the last one known here, still have
+/// all that this server uses.
+pub(super) async fn is_usable(connection: &mut Connection, found: i64) -> Result<bool, StoreError> {
+    if found <= LAST_VERSION {
+        return Ok(true);
+    }
+    let read = Statement::new("SELECT readable_since FROM schema_version");
+    Ok(connection.fetch_number(read).await? <= LAST_VERSION)
 }
 
 /// The version of the tables, 0 where none is noted.
@@ -107,7 +119,7 @@ pub(super) async fn steps(
     }
     let found = version(connection).await.map_err(&unavailable)?;
     let known = LAST_VERSION;
-    if found > known {
+    if !is_usable(connection, found).await.map_err(&unavailable)? {
         return Err(OpenError::TooNew { found, known });
     }
     if 0 < found && found < known && disable_migration {
@@ -118,15 +130,16 @@ pub(super) async fn steps(
             connection.run_script((*script).into()).await.map_err(&unavailable)?;
         }
     }
-    if found == known {
+    if found >= known {
         return Ok(());
     }
     let write = if found == 0 {
-        "INSERT INTO schema_version (version, code_version) VALUES (?, ?)"
+        "INSERT INTO schema_version (version, code_version, readable_since) VALUES (?, ?, ?)"
     } else {
-        "UPDATE schema_version SET version = ?, code_version = ?"
+        "UPDATE schema_version SET version = ?, code_version = ?, readable_since = ?"
     };
     let write = Statement::new(write).bind(known).bind(env!("CARGO_PKG_VERSION"));
+    let write = write.bind(READABLE_SINCE);
     connection.execute(write).await.map_err(&unavailable)?;
     Ok(())
 }

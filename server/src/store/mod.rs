@@ -125,10 +125,12 @@ impl Store {
         let (changed, _) = watch::channel(end.revision);
         let tasks = Tasks::new();
         let replacement = (!place.is_memory()).then(|| place.writer());
-        let writer = Writer::new(connection, replacement, waiting, changed.clone());
+        let lifetime = settings.pool.max_lifetime;
+        let writer = Writer::new(connection, replacement, lifetime, waiting, changed.clone());
         tasks.spawn(writer.run(tasks.stop_token()));
-        tasks.spawn(place.clone().listen(changed.clone(), tasks.stop_token()));
-        let readers = (!place.is_memory()).then(|| Readers::new(place.reader(), settings.pool));
+        tasks.spawn(place.clone().listen(changed.clone(), lifetime, tasks.stop_token()));
+        let readers = || Readers::new(place.reader(), settings.pool, place.own_connections());
+        let readers = (!place.is_memory()).then(readers);
         let replica = settings.replica()?.inspect(Place::warn);
         let replica = replica.map(|replica| Replica::new(replica.reader(), settings.pool));
         let _stop = tasks.stop_token().drop_guard();
@@ -163,7 +165,7 @@ impl Store {
         let (queue, _) = mpsc::channel(1);
         let (changed, _) = watch::channel(end.revision);
         let is_remote = onlooker.is_remote();
-        let readers = Some(Readers::new(onlooker, settings.pool));
+        let readers = Some(Readers::new(onlooker, settings.pool, 0));
         let tasks = Tasks::new();
         let _stop = tasks.stop_token().drop_guard();
         let inner = Inner { queue, readers, replica: None, changed, is_remote, tasks, _stop };

@@ -197,7 +197,7 @@ pub(super) fn select(filter: &NodeFilter, page: Page, start: Start) -> Selection
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Attestation, SetMatch, SetRule, Settings, Store};
+    use super::super::{Attestation, KeyFingerprint, SetMatch, SetRule, Settings, Store};
     use super::*;
 
     #[tokio::test]
@@ -212,6 +212,7 @@ mod tests {
                 expires_at: Timestamp::MAX,
                 can_reattest: true,
                 selectors: selectors(texts),
+                key: KeyFingerprint([0; 32]),
                 join_token: None,
             };
             store.record_attestation(attestation, Timestamp::UNIX_EPOCH).await.unwrap();

@@ -8,14 +8,14 @@ use spire_core::id::SpiffeId;
 use spire_core::node::JOIN_TOKEN;
 use spire_core::selector::Selector;
 
-use super::admission::record;
+use super::admission::{has_just_attested, record};
 use super::node_rows::{COLUMNS, Kept, by_ids, fetch, select, unlink};
 use super::selection::Start;
 use super::sql::{Statement, look_up};
 use super::transaction::Transaction;
 use super::{
-    BATCH, Bookmark, Change, Listed, Page, Redemption, SetMatch, Store, StoreError, TokenUse,
-    entries, join_tokens, node_rows,
+    BATCH, Bookmark, Change, KeyFingerprint, Listed, Page, Redemption, SetMatch, Store, StoreError,
+    TokenUse, entries, join_tokens, node_rows,
 };
 
 /// An agent as it is known here.
@@ -64,6 +64,8 @@ pub struct Attestation {
     pub can_reattest: bool,
     /// What was found out about the node.
     pub selectors: BTreeSet<Selector>,
+    /// The key that the SVID is for.
+    pub key: KeyFingerprint,
     /// The join token that is spent for it.
     pub join_token: Option<TokenUse>,
 }
@@ -98,8 +100,9 @@ pub struct NodeFilter {
 
 impl Store {
     /// Records an attestation. Whether the agent may attest is decided in the same transaction,
-    /// so that of several that use the same evidence at once only one is stored. The attestor of
-    /// a known agent stays the one of its first attestation. Times are kept in whole seconds.
+    /// so that of several that use the same evidence at once only one is stored; its key may come
+    /// again for ten minutes, in case the answer was lost. The attestor of a known agent stays the
+    /// one of its first attestation. Times are kept in whole seconds.
     ///
     /// # Errors
     /// `Unavailable`, `Conflict`, `Corrupt`.
@@ -110,6 +113,22 @@ impl Store {
     ) -> Result<Recorded, StoreError> {
         self.write((attestation, now), |tx, (attestation, now)| {
             Box::pin(record(tx, attestation, *now))
+        })
+        .await
+    }
+
+    /// Whether the agent's last attestation, for this key, is so recent that it may be repeated.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    pub async fn has_just_attested(
+        &self,
+        agent_id: &SpiffeId,
+        key: KeyFingerprint,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        self.read((agent_id.clone(), key, now), |connection, (agent_id, key, now)| {
+            Box::pin(has_just_attested(connection, agent_id, *key, *now))
         })
         .await
     }
@@ -225,8 +244,8 @@ impl Store {
         self.write(renewal, |tx, (agent_id, new_serial, new_expires_at)| {
             Box::pin(async move {
                 let kept = require(tx, agent_id).await?;
-                let text = "UPDATE nodes SET new_serial_number = ?, new_expires_at = ? \
-                            WHERE agent_id = ? AND serial_number <> ''";
+                let text = "UPDATE nodes SET new_serial_number = ?, new_expires_at = ?, \
+                            attested_key = NULL WHERE agent_id = ? AND serial_number <> ''";
                 let update = Statement::new(text)
                     .bind(new_serial.as_str())
                     .bind(new_expires_at.as_second())

@@ -39,8 +39,11 @@ enum AnyPool {
 }
 
 impl Readers {
-    pub(super) fn new(opening: Opening, settings: PoolSettings) -> Self {
+    /// `taken` connections are there beside them.
+    pub(super) fn new(opening: Opening, settings: PoolSettings, taken: u32) -> Self {
         let dialect = opening.dialect();
+        let left = settings.max_open.saturating_sub(taken);
+        let settings = PoolSettings { max_open: left.clamp(1, READERS), ..settings };
         let pool = match opening {
             Opening::Sqlite(options) => {
                 let most = settings.max_open.min(FILE_READERS);
@@ -77,8 +80,7 @@ impl Readers {
 
 fn pool<D: Database>(settings: PoolSettings) -> PoolOptions<D> {
     PoolOptions::new()
-        // The writer and the listener have connections of their own.
-        .max_connections(settings.max_open.saturating_sub(2).clamp(1, READERS))
+        .max_connections(settings.max_open)
         .acquire_timeout(READER_WAIT)
         .idle_timeout(READER_IDLE)
         .max_lifetime(settings.max_lifetime)

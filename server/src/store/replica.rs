@@ -31,7 +31,7 @@ pub(super) struct Replica {
 
 impl Replica {
     pub(super) fn new(opening: Opening, settings: PoolSettings) -> Self {
-        Self { readers: Readers::new(opening, settings), given_up: AtomicU64::new(0) }
+        Self { readers: Readers::new(opening, settings, 0), given_up: AtomicU64::new(0) }
     }
 
     /// A connection on which everything up to `bookmark` can be seen. The row of its transaction

@@ -149,6 +149,11 @@ impl Settings {
         Ok(self)
     }
 
+    /// What is weaker about connections to the database than it may seem, in a sentence.
+    pub fn weakness(&self) -> Option<&'static str> {
+        self.place().ok()?.weakness()
+    }
+
     /// Where the database is.
     pub(super) fn place(&self) -> Result<Place, SettingsError> {
         self.read("connection_string", &self.connection_string)

@@ -55,6 +55,17 @@ impl<T: Into<Value>> From<Option<T>> for Value {
     }
 }
 
+impl Value {
+    /// About how many bytes it has on its way to the database.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Text(text) => text.len(),
+            Self::Blob(bytes) => bytes.len(),
+            Self::Null | Self::Integer(_) => 8,
+        }
+    }
+}
+
 /// A statement with its parameters.
 #[derive(Debug, Clone)]
 pub(super) struct Statement {
@@ -104,6 +115,9 @@ const PIECES: [usize; 7] = [64, 32, 16, 8, 4, 2, 1];
 /// The same where a whole database is written.
 const LARGE_PIECES: [usize; 3] = [256, 16, 1];
 
+/// How many bytes a statement with several rows has at most: databases take 16 MiB and more.
+const MOST_BYTES: usize = 4 << 20;
+
 /// Statements that insert many rows, in pieces of fixed sizes.
 pub(super) fn insert(table: &str, columns: &[&str], rows: Vec<Vec<Value>>) -> Vec<Statement> {
     pieces(&PIECES, table, columns, rows)
@@ -120,7 +134,10 @@ fn pieces(sizes: &[usize], table: &str, columns: &[&str], rows: Vec<Vec<Value>>)
     let mut rows = rows.into_iter();
     let mut statements = Vec::new();
     while rows.len() > 0 {
-        let fits = |size: &usize| *size <= rows.len();
+        let bytes = |rows: &[Vec<Value>]| rows.iter().flatten().map(Value::bytes).sum::<usize>();
+        let fits = |size: &usize| {
+            rows.as_slice().get(..*size).is_some_and(|rows| bytes(rows) <= MOST_BYTES)
+        };
         let size = sizes.iter().copied().find(fits).unwrap_or(1);
         let text = format!("{head}{}", vec![item.as_str(); size].join(", "));
         let arguments = rows.by_ref().take(size).flatten().collect();
@@ -164,4 +181,21 @@ pub(super) fn unlink(table: &str, member: &str, rows: &[Vec<Value>]) -> Vec<Stat
         Statement::built(format!("DELETE FROM {table} WHERE {items}"), arguments)
     };
     rows.chunks(MAX_UNLINKED).map(statement).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statements_with_many_rows_are_bounded() {
+        let rows = |count: usize, bytes: usize| vec![vec![Value::Blob(vec![0; bytes])]; count];
+        let pieces = |rows| {
+            let statements = insert_many("bundles", &["authorities"], rows);
+            statements.iter().map(|statement| statement.arguments.len()).collect::<Vec<_>>()
+        };
+        assert_eq!(pieces(rows(256 + 17, 10)), [256, 16, 1]);
+        assert_eq!(pieces(rows(256, 1 << 17)), [16; 16]);
+        assert_eq!(pieces(rows(3, MOST_BYTES + 1)), [1, 1, 1]);
+    }
 }

@@ -17,13 +17,17 @@ const TURN: Duration = Duration::from_secs(10);
 pub(super) struct Transaction {
     pub(super) connection: Connection,
     changes: Vec<Change>,
-    /// By this random number in the log of changes it is known again.
+    /// By this random number it is known again, in `change_head` and in the log of changes.
     mark: i64,
-    /// The last revision and the last number of a row that were given, as `change_head` has them.
+    /// The mark of the one before it.
+    before: i64,
+    /// The last revision and the last number of a row that were given, and the mark of the last
+    /// transaction, as `change_head` has them.
     revision: i64,
     number: i64,
-    /// Whether a number was given that the table does not know yet.
-    numbered: bool,
+    last_writer: i64,
+    /// Whether it has changed anything.
+    changed: bool,
     /// Whether the write that runs has changed anything yet.
     pub(super) written: bool,
 }
@@ -34,9 +38,11 @@ impl Transaction {
             connection,
             changes: Vec::new(),
             mark: 0,
+            before: 0,
             revision: 0,
             number: 0,
-            numbered: false,
+            last_writer: 0,
+            changed: false,
             written: false,
         }
     }
@@ -59,7 +65,9 @@ impl Transaction {
     /// Runs a statement; returns how many rows it changed.
     pub(super) async fn execute(&mut self, statement: Statement) -> Result<u64, StoreError> {
         self.written = true;
-        self.connection.execute(statement).await
+        let rows = self.connection.execute(statement).await?;
+        self.changed |= rows > 0;
+        Ok(rows)
     }
 
     /// Inserts rows.
@@ -103,7 +111,6 @@ impl Transaction {
     ) -> Result<Vec<i64>, StoreError> {
         let first = self.number + 1;
         self.number += rows.len() as i64;
-        self.numbered |= !rows.is_empty();
         let numbered = (first..).zip(rows).map(|(number, mut row)| {
             row.insert(0, number.into());
             row
@@ -115,7 +122,7 @@ impl Transaction {
 
     pub(super) async fn begin(&mut self) -> Result<(), StoreError> {
         self.changes.clear();
-        self.numbered = false;
+        self.changed = false;
         let begin = self.connection.dialect().begin;
         self.connection.allow(TURN);
         let begun = self.connection.run_script(begin.into()).await;
@@ -123,21 +130,23 @@ impl Transaction {
         let rows = begun?;
         let head = rows.last().ok_or_else(|| StoreError::Corrupt("change_head is empty".into()))?;
         (self.revision, self.number) = (head.integer(0)?, head.integer(1)?);
+        self.last_writer = head.integer(2)?;
         Ok(())
     }
 
-    /// What is left to write: the log of changes, where there are any, and the last numbers that
-    /// were given. Returns the last revision then.
+    /// What is left to write: the log of changes, where there are any, the last numbers that were
+    /// given, and the mark. Returns the last revision then.
     pub(super) fn last_words(&mut self) -> (Option<Revision>, Vec<Statement>) {
         let changes = std::mem::take(&mut self.changes);
         let has_changed = !changes.is_empty();
-        // Not before: until here it is the number of the last transaction that ended.
-        self.mark = random();
+        // Not before: until here they are those of the last transaction that ended.
+        (self.mark, self.before) = (random(), self.last_writer);
         let (mut statements, last) = appending(self.mark, self.revision, changes, Timestamp::now());
         self.revision = last;
-        if has_changed || self.numbered {
-            let text = "UPDATE change_head SET revision = ?, number = ?";
-            statements.push(Statement::new(text).bind(self.revision).bind(self.number));
+        if has_changed || self.changed {
+            let head =
+                Statement::new("UPDATE change_head SET revision = ?, number = ?, last_writer = ?");
+            statements.push(head.bind(self.revision).bind(self.number).bind(self.mark));
         }
         (has_changed.then_some(Revision(self.revision.unsigned_abs())), statements)
     }
@@ -155,9 +164,20 @@ impl Transaction {
         committed
     }
 
-    /// Whether the transaction that spoke its last words before this one began gave `revision`.
-    pub(super) async fn has_committed(&mut self, revision: Revision) -> Result<bool, StoreError> {
-        changes::has(&mut self.connection, revision, self.mark).await
+    /// Whether the transaction that spoke its last words before this one began was committed.
+    /// `None` where others have written since and it gave no revision, by which the log could tell.
+    pub(super) async fn was_committed(
+        &mut self,
+        changed: Option<Revision>,
+    ) -> Result<Option<bool>, StoreError> {
+        match changed {
+            _ if self.last_writer == self.mark => Ok(Some(true)),
+            _ if self.last_writer == self.before => Ok(Some(false)),
+            Some(revision) => {
+                changes::has(&mut self.connection, revision, self.mark).await.map(Some)
+            }
+            None => Ok(None),
+        }
     }
 
     pub(super) async fn roll_back(&mut self) -> Result<(), StoreError> {

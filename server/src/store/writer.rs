@@ -134,6 +134,9 @@ pub(super) struct Writer {
     changed: watch::Sender<Revision>,
     /// How a broken connection is replaced; `None` where that would lose the database.
     opening: Option<Opening>,
+    /// How long a connection is kept, and since when this one is.
+    lifetime: Option<Duration>,
+    opened: Instant,
     failing: bool,
 }
 
@@ -141,11 +144,13 @@ impl Writer {
     pub(super) fn new(
         connection: Connection,
         opening: Option<Opening>,
+        lifetime: Option<Duration>,
         queue: mpsc::Receiver<Box<dyn Job>>,
         changed: watch::Sender<Revision>,
     ) -> Self {
         let transaction = Transaction::new(connection);
-        Self { queue, transaction, changed, opening, failing: false }
+        let opened = Instant::now();
+        Self { queue, transaction, changed, opening, lifetime, opened, failing: false }
     }
 
     /// Writes until `stop` fires or the store is dropped, and what waits then.
@@ -226,18 +231,20 @@ impl Writer {
         tell_loss(&self.changed, self.transaction.begun_at());
         for job in jobs {
             self.transaction.written = false;
+            self.transaction.connection.failed = false;
             job.run(&mut self.transaction).await;
-            // A verdict that nothing was written before leaves nothing to undo.
+            // A verdict that nothing was written before leaves nothing to undo. After an error of its
+            // own PostgreSQL does nothing more in a transaction.
+            let is_spoilt = self.transaction.written || self.transaction.connection.failed;
             if let Some(error) = job.failure()
-                && (self.transaction.written || !error.is_verdict())
+                && (is_spoilt || !error.is_verdict())
             {
                 return Err(error.clone());
             }
         }
         let (changed, last_words) = self.transaction.last_words();
         if let Err(error) = self.transaction.commit(changed, last_words).await {
-            let Some(revision) = changed else { return Err(error) };
-            self.find_out(revision, error).await?;
+            self.find_out(changed, error).await?;
         }
         if let Some(revision) = changed {
             tell(&self.changed, revision);
@@ -245,25 +252,30 @@ impl Writer {
         Ok(())
     }
 
-    /// Finds out whether the commit took place that was to end with `revision`, where the database
-    /// went away in the middle of it. Whoever holds the counter knows that all earlier
+    /// Finds out whether the commit took place that was to end with the revision `changed`, where the
+    /// database went away in the middle of it. Whoever holds the counter knows that all earlier
     /// transactions have ended.
     ///
     /// # Errors
     /// `Conflict` where it did not, so that it can be tried again; `error` where that cannot be
-    /// found out in time.
-    async fn find_out(&mut self, revision: Revision, error: StoreError) -> Result<(), StoreError> {
+    /// found out, or not in time.
+    async fn find_out(
+        &mut self,
+        changed: Option<Revision>,
+        error: StoreError,
+    ) -> Result<(), StoreError> {
         let deadline = Instant::now() + PATIENCE;
         while self.transaction.connection.is_broken() && Instant::now() < deadline {
             if self.reopen().await.is_err() || self.transaction.begin().await.is_err() {
                 sleep(REOPENING).await;
                 continue;
             }
-            let committed = self.transaction.has_committed(revision).await;
+            let committed = self.transaction.was_committed(changed).await;
             let _ = self.transaction.roll_back().await;
             match committed {
-                Ok(true) => return Ok(()),
-                Ok(false) => return Err(StoreError::Conflict),
+                Ok(Some(true)) => return Ok(()),
+                Ok(Some(false)) => return Err(StoreError::Conflict),
+                Ok(None) => return Err(error),
                 Err(_) => {}
             }
         }
@@ -271,8 +283,13 @@ impl Writer {
     }
 
     /// Begins a transaction, on a new connection where the old one is broken: a database that was
-    /// away costs nobody a write once it is back.
+    /// away costs nobody a write once it is back. One that has served its time is replaced if that is
+    /// possible.
     async fn begin(&mut self) -> Result<(), StoreError> {
+        if self.lifetime.is_some_and(|lifetime| self.opened.elapsed() >= lifetime) {
+            self.opened = Instant::now();
+            let _ = self.reopen().await;
+        }
         if self.transaction.connection.is_broken() {
             self.reopen().await?;
             return self.transaction.begin().await;
@@ -293,6 +310,7 @@ impl Writer {
     async fn reopen(&mut self) -> Result<(), StoreError> {
         if let Some(opening) = &self.opening {
             let connection = Connection::open(opening).await?;
+            self.opened = Instant::now();
             std::mem::replace(&mut self.transaction.connection, connection).close().await;
         }
         Ok(())
@@ -318,6 +336,9 @@ impl Writer {
 
 #[cfg(test)]
 mod tests {
+    use jiff::Timestamp;
+    use spire_test_databases::{Database, Engine};
+
     use super::*;
     use crate::store::sql::Statement;
     use crate::store::{Change, Settings};
@@ -345,6 +366,21 @@ mod tests {
         let times = journals.iter().map(|journal| journal.expires_at.as_second());
         assert_eq!(times.collect::<Vec<_>>(), Vec::from_iter(0..20));
         assert_eq!(store.latest_revision().await, Ok(*store.changed().borrow()));
+    }
+
+    /// Both wait when the task begins, and share a transaction.
+    #[tokio::test]
+    async fn a_question_that_fails_spoils_nothing_either() {
+        let database = Database::new(Engine::Postgres).await.unwrap();
+        let settings = Settings::new("postgres", &database.connection_string()).unwrap();
+        let store = Store::open(&settings).await.unwrap();
+        let fails = store.write((), |tx, ()| {
+            Box::pin(tx.reader().fetch_number(Statement::new("SELECT CAST('x' AS BIGINT)")))
+        });
+        let token = store.create_join_token("token".into(), Timestamp::UNIX_EPOCH, None);
+        let (failed, created) = futures::join!(fails, token);
+        assert!(matches!(failed, Err(StoreError::Invalid(_))), "{failed:?}");
+        assert_eq!(created, Ok(None));
     }
 
     #[tokio::test]

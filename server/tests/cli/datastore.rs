@@ -42,7 +42,7 @@ async fn a_copy_is_reported() {
     let ran = copy(&words).await;
     let expected = format!(
         "Source          : {from}\n\
-         Holds           : tables of this server, version 4\n\
+         Holds           : tables of this server, version 5\n\
          Target          : {to}\n\
          Outcome         : copied\n\
          \n\
@@ -88,6 +88,10 @@ async fn what_is_wrong_is_told() {
         assert!(error.starts_with("Error: ") && error.contains(told), "{words}: {error}");
         assert!(!error.contains("s3cret"), "{error}");
     }
+    let unnamed = format!("-from sqlite3:{from} -to postgres://me@127.0.0.1:1/x -toRootCA z");
+    let warning = "warning: -to: Datastore may show a certificate with any name";
+    let ran = copy(&unnamed).await;
+    assert!(ran.code == 1 && ran.stderr.starts_with(warning), "{ran:?}");
 }
 
 #[tokio::test]

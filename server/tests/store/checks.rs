@@ -158,7 +158,9 @@ async fn what_is_no_database_of_a_server_is_told(kind: Kind) {
 
     let fresh = Fresh::new(kind).await;
     for (version, expected) in [(1, "earlier"), (1000, "later")] {
-        fresh.database.execute(&format!("UPDATE schema_version SET version = {version}")).await;
+        let note =
+            format!("UPDATE schema_version SET version = {version}, readable_since = {version}");
+        fresh.database.execute(&note).await;
         let found = problems(&fresh.settings).await;
         let [(what, _)] = &found[..] else { panic!("{found:?}") };
         assert_eq!(*what, format!("the tables are of an {expected} version of the server"));

@@ -1,6 +1,7 @@
 //! The store, driven through its public face against real files and real database servers.
 #![expect(clippy::unwrap_used, reason = "a test fails by it")]
 
+mod at_rest;
 mod bundles;
 mod checks;
 mod conflicts;
@@ -28,7 +29,9 @@ use spire_core::bundle::Bundle;
 use spire_core::entry::{Entry, EntryId, Hint};
 use spire_core::id::{SpiffeId, TrustDomain};
 use spire_core::selector::{RequiredSelectors, Selector};
-use spire_server::store::{Attestation, Bookmark, Change, Changes, Settings, Store};
+use spire_server::store::{
+    Attestation, Bookmark, Change, Changes, KeyFingerprint, Settings, Store,
+};
 use spire_test_databases::{Database, Engine, Server};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, SqliteConnection};
@@ -231,6 +234,7 @@ fn attestation(path: &str, serial: &str) -> Attestation {
         expires_at: at(2_000_000_000),
         can_reattest: true,
         selectors: selectors(&["x509pop:subject:cn:one", "x509pop:ca:two"]),
+        key: KeyFingerprint([0; 32]),
         join_token: None,
     }
 }

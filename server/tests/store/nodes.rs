@@ -16,6 +16,7 @@ each_database! {
     an_attested_node_is_known_after_a_restart,
     attesting_again_replaces_what_was_known,
     evidence_that_could_be_replayed_counts_once,
+    an_agent_whose_answer_was_lost_may_ask_again_for_a_while,
     a_banned_agent_stays_out_until_it_is_deleted,
     a_pending_serial_becomes_the_present_one_when_used,
     a_version_that_did_not_change_is_no_change,
@@ -75,9 +76,10 @@ async fn attesting_again_replaces_what_was_known(kind: Kind) {
 
 async fn evidence_that_could_be_replayed_counts_once(kind: Kind) {
     let fresh = Fresh::new(kind).await;
-    let tries = (0..50).map(|serial| {
-        let first = attestation("/spire/agent/a", &serial.to_string());
-        record(&fresh.store, Attestation { can_reattest: false, ..first })
+    let tries = (0..50_u8).map(|number| {
+        let first = attestation("/spire/agent/a", &number.to_string());
+        let key = KeyFingerprint([number; 32]);
+        record(&fresh.store, Attestation { can_reattest: false, key, ..first })
     });
     let outcomes = futures::future::join_all(tries).await;
     let mut stored = outcomes.iter().filter_map(|outcome| match outcome {
@@ -88,6 +90,33 @@ async fn evidence_that_could_be_replayed_counts_once(kind: Kind) {
     let winner = stored.next().unwrap();
     assert_eq!(stored.next(), None);
     assert_eq!(known(&fresh.store, "/spire/agent/a").await, *winner);
+}
+
+async fn an_agent_whose_answer_was_lost_may_ask_again_for_a_while(kind: Kind) {
+    let fresh = Fresh::new(kind).await;
+    let first = Attestation { can_reattest: false, ..attestation("/spire/agent/a", "1") };
+    let stored = async |key: u8, second: i64, serial: &str| {
+        let again =
+            Attestation { key: KeyFingerprint([key; 32]), serial: serial.into(), ..first.clone() };
+        let allowed = fresh.store.has_just_attested(&again.agent_id, again.key, at(second)).await;
+        let recorded = fresh.store.record_attestation(again, at(second)).await.unwrap();
+        let is_stored = matches!(recorded, Recorded::Stored(_));
+        assert!(is_stored || recorded == Recorded::AlreadyUsed, "{recorded:?}");
+        (allowed.unwrap(), is_stored)
+    };
+    assert_eq!(stored(1, 1000, "1").await, (false, true));
+    assert_eq!(stored(2, 1001, "2").await, (false, false), "another key");
+    assert_eq!(stored(1, 1599, "3").await, (true, true));
+    let node = known(&fresh.store, "/spire/agent/a").await;
+    assert_eq!((node.serial.as_str(), node.can_reattest), ("3", false));
+    assert_eq!(stored(1, 1600, "4").await, (false, false), "repeating does not prolong it");
+
+    fresh.store.delete_node(first.agent_id.clone()).await.unwrap();
+    assert_eq!(stored(1, 2000, "5").await, (false, true));
+    fresh.store.renew_node(first.agent_id.clone(), "6".into(), at(2_100_000_000)).await.unwrap();
+    assert_eq!(stored(1, 2001, "7").await, (false, false), "it has renewed, and so was answered");
+    fresh.store.ban_node(first.agent_id.clone()).await.unwrap();
+    assert_eq!(record(&fresh.store, first.clone()).await, Recorded::Banned);
 }
 
 async fn a_banned_agent_stays_out_until_it_is_deleted(kind: Kind) {

@@ -82,7 +82,7 @@ async fn tables_of_another_program_are_refused() {
 async fn a_later_schema_is_refused() {
     let fresh = Fresh::of_file("").await;
     let mut connection = fresh.other_connection().await;
-    let later = sqlx::query("UPDATE schema_version SET version = 1000");
+    let later = sqlx::query("UPDATE schema_version SET version = 1000, readable_since = 1000");
     later.execute(&mut connection).await.unwrap();
     let error = open(&fresh.path()).await.err().unwrap();
     assert!(matches!(error, OpenError::TooNew { found: 1000, .. }), "{error:?}");
@@ -173,6 +173,10 @@ async fn the_first_schema_is_brought_up_to_date() {
                 DROP TABLE federation_relationships; \
                 DROP INDEX nodes_by_attestation_type; DROP INDEX nodes_banned; \
                 DROP INDEX nodes_by_can_reattest; \
+                ALTER TABLE nodes DROP COLUMN attested_key; \
+                ALTER TABLE nodes DROP COLUMN attested_at; \
+                ALTER TABLE change_head DROP COLUMN last_writer; \
+                ALTER TABLE schema_version DROP COLUMN readable_since; \
                 UPDATE schema_version SET version = 1; \
                 INSERT INTO sqlite_sequence (name, seq) VALUES ('nodes', 41)";
     fresh.database.execute(back).await;

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use spire_server::store::{EntryFilter, Settings, Store, StoreError};
+use bytes::Bytes;
+use spire_server::store::{CaJournal, EntryFilter, Settings, Store, StoreError};
 use spire_test_databases::{Cut, Database, Engine, Proxy, Server};
 use tokio::time::Instant;
 
 use crate::exhaustion::wait_until_stuck;
-use crate::{entry, private};
+use crate::{at, entry, private};
 
 const ENGINES: [Engine; 2] = [Engine::Postgres, Engine::MariaDb];
 
@@ -69,8 +70,26 @@ async fn a_commit_whose_answer_is_lost_is_done_once() {
             assert!(!proxy.awaits_commit(), "{engine:?} {cut:?}: nothing was cut");
             let after = store.latest_revision().await.unwrap();
             assert_eq!(after.0, before.0 + 1, "{engine:?} {cut:?}");
+            // What is not in the log of changes is found out as well.
+            proxy.cut_at_commit(cut);
+            store.create_join_token(format!("{number}"), at(1), None).await.unwrap();
+            assert!(!proxy.awaits_commit(), "{engine:?} {cut:?}: nothing was cut");
+            proxy.cut_at_commit(cut);
+            store.set_ca_journal(journal()).await.unwrap();
+            assert!(!proxy.awaits_commit(), "{engine:?} {cut:?}: nothing was cut");
         }
         assert_eq!(count(&store).await, 2);
+        assert_eq!(store.ca_journals().await.unwrap().len(), 2);
+        assert_eq!(store.prune_join_tokens(at(2)).await, Ok(2));
+    }
+}
+
+fn journal() -> CaJournal {
+    CaJournal {
+        id: None,
+        active_x509_authority_id: "00".into(),
+        data: Bytes::from_static(b"journal"),
+        expires_at: at(1000),
     }
 }
 

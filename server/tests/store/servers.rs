@@ -10,6 +10,7 @@ use crate::{Fresh, Kind, Location, each_database, entry, private};
 each_database! {
     tables_of_others_are_refused_and_left,
     a_later_schema_is_refused_and_an_earlier_one_where_it_must_stay,
+    a_server_goes_on_and_starts_on_tables_of_the_next_version_that_it_can_use,
     servers_that_start_at_once_on_an_empty_database_all_start,
     servers_that_start_at_once_on_an_old_database_all_start,
     an_unfinished_creation_is_finished,
@@ -41,13 +42,37 @@ async fn tables_of_others_are_refused_and_left(kind: Kind) {
 
 async fn a_later_schema_is_refused_and_an_earlier_one_where_it_must_stay(kind: Kind) {
     let fresh = Fresh::new(kind).await;
-    fresh.database.execute("UPDATE schema_version SET version = 1000").await;
+    fresh.database.execute("UPDATE schema_version SET version = 6, readable_since = 6").await;
     let error = Store::open(&fresh.settings).await.err().unwrap();
-    assert!(matches!(error, OpenError::TooNew { found: 1000, .. }), "{error:?}");
+    assert!(matches!(error, OpenError::TooNew { found: 6, known: 5 }), "{error:?}");
     fresh.database.execute("UPDATE schema_version SET version = 1").await;
     let kept = Settings { disable_migration: true, ..fresh.settings.clone() };
     let error = Store::open(&kept).await.err().unwrap();
     assert!(matches!(error, OpenError::MigrationDisabled { found: 1, .. }), "{error:?}");
+}
+
+async fn a_server_goes_on_and_starts_on_tables_of_the_next_version_that_it_can_use(kind: Kind) {
+    let fresh = Fresh::new(kind).await;
+    let create = async |store: &Store, name: &str| {
+        let created = store.create_entries(vec![entry(name, &format!("/{name}"), &["a:1"])]).await;
+        created.unwrap().remove(0).unwrap();
+    };
+    create(&fresh.store, "before").await;
+    let next = "ALTER TABLE entries ADD COLUMN of_the_next_version BIGINT; \
+                UPDATE schema_version SET version = 6, readable_since = 5";
+    fresh.database.execute(next).await;
+    create(&fresh.store, "meanwhile").await;
+    for disable_migration in [false, true] {
+        let settings = Settings { disable_migration, ..fresh.settings.clone() };
+        let store = Store::open(&settings).await.unwrap();
+        create(&store, &format!("after-{disable_migration}")).await;
+    }
+    let look = Store::look(&fresh.settings).await.unwrap();
+    assert_eq!(look.count_entries(&EntryFilter::default()).await, Ok(4));
+    let report = check::check(&fresh.settings, Duration::from_hours(1)).await.unwrap();
+    let of_version = |problem: &&check::Problem| problem.what.contains("version");
+    assert_eq!(report.problems.iter().find(of_version), None);
+    assert_eq!(fresh.database.number("SELECT version FROM schema_version").await, 6);
 }
 
 async fn servers_that_start_at_once_on_an_empty_database_all_start(kind: Kind) {

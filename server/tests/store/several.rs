@@ -7,13 +7,16 @@ use bytes::Bytes;
 use futures::TryStreamExt;
 use futures::future::{join, join_all, try_join_all};
 use spire_core::bundle::X509Authority;
+use spire_core::clock::Clock;
 use spire_core::entry::EntryUpdate;
+use spire_core::tasks::Tasks;
+use spire_server::registry::Registry;
 use spire_server::store::{
-    Attestation, Bookmark, Change, Changes, ConnectionString, CreatedEntry, KeyFingerprint,
-    Recorded, Redemption, Settings, Store, TokenUse,
+    Attestation, Bookmark, CaJournal, Change, Changes, ConnectionString, CreatedEntry,
+    KeyFingerprint, Recorded, Redemption, Settings, Store, StoreError, TokenUse,
 };
 use spire_test_databases::{Database, Engine, Proxy};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use crate::{Fresh, Kind, at, attestation, domain, each_database, entry, private};
 
@@ -41,8 +44,11 @@ async fn what_must_be_single_is_single(kind: Kind) {
             one_evidence_counts_once(&stores, round),
             one_entry_is_made_changed_and_deleted_once(&stores, round),
             appends_lose_nothing(&stores, round),
+            pruning_takes_each_agent_once_and_none_that_came_back(&stores, round),
+            each_server_has_its_own_journal(&stores, round),
         );
     }
+    assert_eq!(stores[0].ca_journals().await.unwrap().len(), 3 * rounds());
     for store in &stores {
         store.close().await;
     }
@@ -51,21 +57,89 @@ async fn what_must_be_single_is_single(kind: Kind) {
 async fn one_token_admits_one_key(stores: &[Store; 3], round: usize) {
     let token = format!("token-{round}");
     stores[0].create_join_token(token.clone(), at(1000), None).await.unwrap();
-    let redeemed = (0..6_u8).map(|key| {
-        let offered = TokenUse { token: token.clone(), key: KeyFingerprint([key; 32]) };
-        stores[usize::from(key) % 3].redeem_join_token(offered, at(1))
+    let recorded = (0..6_u8).map(|number| {
+        let key = KeyFingerprint([number; 32]);
+        let agent = attestation(&format!("/spire/agent/join_token/{token}"), &number.to_string());
+        let join_token = Some(TokenUse { token: token.clone(), key });
+        let offered = Attestation { can_reattest: false, key, join_token, ..agent };
+        stores[usize::from(number) % 3].record_attestation(offered, at(1))
     });
-    let redeemed = try_join_all(redeemed).await.unwrap();
-    let fresh = redeemed.iter().filter(|redemption| **redemption == Redemption::Fresh).count();
-    assert_eq!(fresh, 1, "{redeemed:?}");
-    assert!(!redeemed.contains(&Redemption::Again));
+    let recorded = try_join_all(recorded).await.unwrap();
+    let stored = recorded.iter().filter(|recorded| matches!(recorded, Recorded::Stored(_)));
+    assert_eq!(stored.count(), 1, "{recorded:?}");
+    let used = Recorded::Token(Redemption::Used);
+    assert_eq!(recorded.iter().filter(|recorded| **recorded == used).count(), 5, "{recorded:?}");
+}
+
+/// Three agents have expired when all servers prune: one is gone, one attests anew, one has just been
+/// given another SVID.
+async fn pruning_takes_each_agent_once_and_none_that_came_back(stores: &[Store; 3], round: usize) {
+    let agent = |name: &str, serial: &str, second: i64| Attestation {
+        expires_at: at(second),
+        ..attestation(&format!("/spire/agent/{name}/{round}"), serial)
+    };
+    let names = ["gone", "again", "renewed"];
+    let [gone, again, renewed] = names.map(|name| agent(name, "1", 5));
+    for expired in [&gone, &again, &renewed] {
+        stores[0].record_attestation(expired.clone(), at(1)).await.unwrap();
+    }
+    let of_renewed = renewed.agent_id.clone();
+    stores[0].renew_node(of_renewed.clone(), "2".into(), at(2_000_000_000)).await.unwrap();
+    let (pruned, attested, promoted) = futures::join!(
+        try_join_all(stores.iter().map(|store| store.prune_expired_nodes(at(10), true, 10))),
+        stores[1].record_attestation(agent("again", "2", 2_000_000_000), at(1)),
+        stores[2].promote_serial(of_renewed.clone(), "2".into()),
+    );
+    let pruned = pruned.unwrap().concat();
+    let times = |agent: &Attestation| pruned.iter().filter(|id| **id == agent.agent_id).count();
+    assert!(matches!(attested.unwrap(), Recorded::Stored(_)));
+    let left = stores[0].nodes(&[again.agent_id.clone(), of_renewed, gone.agent_id.clone()]).await;
+    let mut left: Vec<_> = left.unwrap().into_iter().map(|node| node.agent_id).collect();
+    left.sort();
+    assert_eq!(times(&gone), 1);
+    assert!(times(&again) <= 1);
+    match promoted {
+        Ok(node) => {
+            assert_eq!((node.serial.as_str(), times(&renewed)), ("2", 0));
+            assert_eq!(left, [again.agent_id, renewed.agent_id]);
+        }
+        Err(error) => {
+            assert_eq!((error, times(&renewed)), (StoreError::NotFound, 1));
+            assert_eq!(left, [again.agent_id]);
+        }
+    }
+}
+
+async fn each_server_has_its_own_journal(stores: &[Store; 3], round: usize) {
+    let journal = |number: usize| CaJournal {
+        id: None,
+        active_x509_authority_id: format!("{round}-{number}"),
+        data: Bytes::from(vec![number as u8]),
+        expires_at: at(1000),
+    };
+    let set = |(number, store): (usize, &Store)| {
+        let store = store.clone();
+        async move {
+            let first = journal(number);
+            let id = Some(store.set_ca_journal(first.clone()).await?);
+            store.set_ca_journal(CaJournal { id, data: Bytes::from_static(b"2"), ..first }).await
+        }
+    };
+    let ids = try_join_all(stores.iter().enumerate().map(set)).await.unwrap();
+    for (number, id) in ids.into_iter().enumerate() {
+        let found = stores[0].find_ca_journal(&[format!("{round}-{number}")]).await.unwrap();
+        let expected =
+            CaJournal { id: Some(id), data: Bytes::from_static(b"2"), ..journal(number) };
+        assert_eq!(found, Some(expected));
+    }
 }
 
 async fn one_evidence_counts_once(stores: &[Store; 3], round: usize) {
-    let recorded = (0..6).map(|number| {
+    let recorded = (0..6_u8).map(|number| {
         let first = attestation(&format!("/spire/agent/{round}"), &format!("{number}"));
-        let once = Attestation { can_reattest: false, ..first };
-        stores[number % 3].record_attestation(once, at(1))
+        let key = KeyFingerprint([number; 32]);
+        let once = Attestation { can_reattest: false, key, ..first };
+        stores[usize::from(number) % 3].record_attestation(once, at(1))
     });
     let recorded = try_join_all(recorded).await.unwrap();
     let stored = recorded.iter().filter(|recorded| matches!(recorded, Recorded::Stored(_)));
@@ -145,24 +219,37 @@ async fn no_change_is_missed_by_anybody(kind: Kind) {
     assert!(followed.iter().all(|seen| *seen == written));
 }
 
+/// Without notifications the servers look by themselves.
 #[tokio::test]
-async fn postgres_tells_other_servers_at_once() {
-    let fresh = Fresh::new(Kind::Postgres).await;
-    let [one, other, _] = three(&fresh).await;
-    let mut changed = other.changed();
-    // The listener may take a moment until it hears.
-    let told = async {
-        for number in 0.. {
-            let one_more = entry(&format!("{number}"), &format!("/{number}"), &["a:1"]);
-            one.create_entries(vec![one_more]).await.unwrap();
-            let written = one.latest_revision().await.unwrap();
-            let heard = changed.wait_for(|known| *known == written);
-            if tokio::time::timeout(Duration::from_millis(500), heard).await.is_ok() {
-                return;
-            }
+async fn an_entry_is_authorized_on_another_server_at_once_or_when_that_looks() {
+    let test = async |kind, interval, bound, times| {
+        let fresh = Fresh::new(kind).await;
+        let there = Store::open(&fresh.settings).await.unwrap();
+        let (store, tasks) = (fresh.store.clone(), Tasks::new());
+        let clock = Clock::standing_at(at(1));
+        let registry = Registry::follow(store, domain("example.org"), clock, interval, &tasks);
+        let registry = registry.await.unwrap();
+        let agent = attestation("/spire/agent/a", "1");
+        there.record_attestation(agent.clone(), at(1)).await.unwrap();
+        let known = registry.wait_for(there.latest_revision().await.unwrap());
+        // The listener may take a moment until it hears.
+        timeout(Duration::from_secs(30), known).await.expect("nothing was heard");
+        for number in 1..=times {
+            let one = entry(&format!("{number}"), &format!("/{number}"), &["a:1"]);
+            there.create_entries(vec![one]).await.unwrap();
+            let revision = *there.changed().borrow();
+            let snapshot = timeout(bound, registry.wait_for(revision)).await;
+            let snapshot = snapshot.unwrap_or_else(|_| panic!("{kind:?}: {number} came late"));
+            assert_eq!(snapshot.authorized(&agent.agent_id).len(), number, "{kind:?}");
         }
+        assert!(tasks.drain(Duration::from_secs(10)).await);
     };
-    tokio::time::timeout(Duration::from_secs(30), told).await.expect("nothing was heard");
+    let (second, interval) = (Duration::from_secs(1), Duration::from_millis(500));
+    join(
+        test(Kind::Postgres, Duration::from_hours(1), second, 20),
+        test(Kind::MySql, interval, interval + second, 3),
+    )
+    .await;
 }
 
 #[tokio::test]

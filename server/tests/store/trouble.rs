@@ -8,6 +8,7 @@ use crate::{Fresh, Kind, at, each_database, entry};
 
 each_database! {
     a_row_that_cannot_be_read_costs_nobody_else_a_write,
+    a_write_that_fails_half_way_leaves_nothing,
 }
 
 async fn a_row_that_cannot_be_read_costs_nobody_else_a_write(kind: Kind) {
@@ -66,25 +67,40 @@ async fn a_lock_that_ends_in_time_costs_nothing() {
     assert!(write.await.unwrap()[0].is_ok());
 }
 
-#[tokio::test]
-async fn a_write_that_fails_half_way_leaves_nothing() {
-    let fresh = Fresh::of_file("").await;
+async fn a_write_that_fails_half_way_leaves_nothing(kind: Kind) {
+    let fresh = Fresh::new(kind).await;
     let many = |first: u32| {
-        let numbers = first..first + 2000;
+        let numbers = first..first + 500;
         let one = |number| entry(&format!("{number}"), &format!("/{number}"), &["a:1"]);
         numbers.map(one).collect::<Vec<_>>()
     };
     fresh.store.create_entries(many(0)).await.unwrap();
     let revision = fresh.store.latest_revision().await;
-    let mut other = fresh.other_connection().await;
     // Links are written after all rows.
-    let trigger = "CREATE TRIGGER obstacle BEFORE INSERT ON entry_selectors \
-                   BEGIN SELECT RAISE(ABORT, 'no'); END";
-    sqlx::query(trigger).execute(&mut other).await.unwrap();
-    assert_eq!(fresh.store.create_entries(many(2000)).await, Err(StoreError::Conflict));
-    assert_eq!(fresh.store.count_entries(&EntryFilter::default()).await, Ok(2000));
+    let (trigger, drop) = match kind {
+        Kind::Sqlite => (
+            "CREATE TRIGGER obstacle BEFORE INSERT ON entry_selectors \
+             BEGIN SELECT RAISE(ABORT, 'no'); END",
+            "DROP TRIGGER obstacle",
+        ),
+        Kind::Postgres => (
+            "CREATE FUNCTION obstacle() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+             RAISE EXCEPTION 'no' USING ERRCODE = '23514'; END $$; \
+             CREATE TRIGGER obstacle BEFORE INSERT ON entry_selectors \
+             FOR EACH ROW EXECUTE FUNCTION obstacle()",
+            "DROP TRIGGER obstacle ON entry_selectors",
+        ),
+        Kind::MySql => (
+            "CREATE TRIGGER obstacle BEFORE INSERT ON entry_selectors FOR EACH ROW BEGIN \
+             SIGNAL SQLSTATE '23000' SET MYSQL_ERRNO = 1062, MESSAGE_TEXT = 'no'; END",
+            "DROP TRIGGER obstacle",
+        ),
+    };
+    fresh.database.execute(trigger).await;
+    assert_eq!(fresh.store.create_entries(many(500)).await, Err(StoreError::Conflict));
+    assert_eq!(fresh.store.count_entries(&EntryFilter::default()).await, Ok(500));
     assert_eq!(fresh.store.latest_revision().await, revision);
-    sqlx::query("DROP TRIGGER obstacle").execute(&mut other).await.unwrap();
-    fresh.store.create_entries(many(2000)).await.unwrap();
-    assert_eq!(fresh.store.count_entries(&EntryFilter::default()).await, Ok(4000));
+    fresh.database.execute(drop).await;
+    fresh.store.create_entries(many(500)).await.unwrap();
+    assert_eq!(fresh.store.count_entries(&EntryFilter::default()).await, Ok(1000));
 }

@@ -100,6 +100,9 @@ impl Agent for AgentService {
             let longest = format!("agent_version has more than {MAX_VERSION_BYTES} bytes");
             return Err(Status::invalid_argument(longest));
         }
+        if version.contains('\0') {
+            return Err(Status::invalid_argument("agent_version has a NUL character"));
+        }
         if !version.is_empty() {
             let told = self.store().set_agent_version(agent_id, version).await;
             told.map_err(unknown_agent)?;
@@ -129,7 +132,7 @@ impl Agent for AgentService {
         let mask = request.output_mask.as_ref();
         Ok(Response::new(ListAgentsResponse {
             agents: listed.items.iter().map(|node| nodes::sent(node, mask)).collect(),
-            next_page_token: listing::next_page_token(listed.next),
+            next_page_token: listing::next_page_token(request.page_size, listed.next)?,
         }))
     }
 

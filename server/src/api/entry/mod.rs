@@ -66,7 +66,7 @@ impl Entry for EntryService {
         let mask = request.output_mask.as_ref();
         Ok(Response::new(ListEntriesResponse {
             entries: listed.items.iter().map(|entry| wire_entry::sent(entry, mask)).collect(),
-            next_page_token: listing::next_page_token(listed.next),
+            next_page_token: listing::next_page_token(request.page_size, listed.next)?,
         }))
     }
 

@@ -71,6 +71,11 @@ async fn run(values: Values) -> Ended {
         rehearsal: values.bool(REHEARSAL.name),
         now: Timestamp::now(),
     };
+    for (flag, settings) in [(FROM.place, &order.from), (TO.place, &order.to)] {
+        if let Some(weakness) = settings.weakness() {
+            print_error(&format!("warning: -{flag}: {weakness}\n"));
+        }
+    }
     let mut last = Instant::now();
     let report = copy(&order, &mut |progress| tell(progress, &mut last)).await?;
     if is_json(&values) {

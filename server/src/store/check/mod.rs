@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use super::database::Connection;
 use super::dialect::{LAST_VERSION, Place};
-use super::migrations::{Tables, version, whose};
+use super::migrations::{Tables, is_usable, version, whose};
 use super::sql::Statement;
 use super::{Settings, SettingsError, StoreError, TlsFiles};
 
@@ -208,7 +208,7 @@ async fn tables(
     report: &mut Report,
 ) -> Result<(), StoreError> {
     let found = version(connection).await?;
-    if found != LAST_VERSION {
+    if found < LAST_VERSION || !is_usable(connection, found).await? {
         report.fact("schema", format!("version {found}, this server needs {LAST_VERSION}"));
         let (what, remedy) = if found > LAST_VERSION {
             ("later", "run the server version that made it, or a later one")
@@ -218,7 +218,8 @@ async fn tables(
         report.problem(format!("the tables are of an {what} version of the server"), remedy);
         return Ok(());
     }
-    report.fact("schema", format!("version {found}, as this server needs"));
+    let fits = if found == LAST_VERSION { "as this server needs" } else { "which it can use" };
+    report.fact("schema", format!("version {found}, {fits}"));
     schema::look(names, connection, report).await?;
     for table in report.tables.iter_mut() {
         let count = format!("SELECT COUNT(*) FROM {}", table.name);

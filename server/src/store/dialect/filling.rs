@@ -47,9 +47,17 @@ impl Place {
         connection: &mut Connection,
     ) -> Result<(), StoreError> {
         connection.run_script("COMMIT".into()).await?;
-        if let Self::MySql(_) = self {
+        match self {
+            Self::Sqlite(_) => {}
+            // Until it has looked for itself, a minute later or so, it would plan as for empty tables.
+            Self::Postgres(_) => {
+                let names = self.table_names(connection).await.unwrap_or_default().join(", ");
+                let _ = connection.run_script(format!("ANALYZE {names}").into()).await;
+            }
             // The lock ends with the connection, too.
-            let _ = connection.run_script(connection.dialect().migrated.into()).await;
+            Self::MySql(_) => {
+                let _ = connection.run_script(connection.dialect().migrated.into()).await;
+            }
         }
         Ok(())
     }

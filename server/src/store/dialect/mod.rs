@@ -13,6 +13,7 @@ mod sqlite;
 
 use std::borrow::Cow;
 use std::io;
+use std::time::Duration;
 
 use sqlx::error::DatabaseError;
 use sqlx::mysql::MySqlConnectOptions;
@@ -76,10 +77,14 @@ pub(super) enum Explained {
 }
 
 /// The version of the tables that this server needs.
-pub(super) const LAST_VERSION: i64 = 4;
+pub(super) const LAST_VERSION: i64 = 5;
+
+/// The oldest version that a server may know to read and write tables of [`LAST_VERSION`]: a
+/// migration that takes away what earlier servers use raises it.
+pub(super) const READABLE_SINCE: i64 = 4;
 
 pub(super) static SQLITE: Dialect = Dialect {
-    begin: "BEGIN IMMEDIATE; SELECT revision, number FROM change_head",
+    begin: "BEGIN IMMEDIATE; SELECT revision, number, last_writer FROM change_head",
     commit: "COMMIT",
     notify: "",
     begin_migration: "BEGIN IMMEDIATE; SELECT 1",
@@ -90,6 +95,7 @@ pub(super) static SQLITE: Dialect = Dialect {
         (2, include_str!("../migrations/sqlite/2.sql")),
         (3, include_str!("../migrations/sqlite/3.sql")),
         (4, include_str!("../migrations/sqlite/4.sql")),
+        (5, include_str!("../migrations/sqlite/5.sql")),
     ],
     tables: "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite@_%' \
              ESCAPE '@'",
@@ -108,7 +114,7 @@ pub(super) static SQLITE: Dialect = Dialect {
 pub(super) static POSTGRES: Dialect = Dialect {
     begin: "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = '8s'; \
             SET LOCAL idle_in_transaction_session_timeout = '10s'; \
-            SELECT revision, number FROM change_head FOR UPDATE",
+            SELECT revision, number, last_writer FROM change_head FOR UPDATE",
     commit: "COMMIT",
     notify: "NOTIFY spire_changes",
     begin_migration: "BEGIN; SELECT pg_advisory_xact_lock(8314891476538123365); SELECT 1::bigint",
@@ -118,6 +124,7 @@ pub(super) static POSTGRES: Dialect = Dialect {
         (2, include_str!("../migrations/postgres/2.sql")),
         (3, include_str!("../migrations/postgres/3.sql")),
         (4, include_str!("../migrations/postgres/4.sql")),
+        (5, include_str!("../migrations/postgres/5.sql")),
     ],
     tables: "SELECT tablename::text FROM pg_tables WHERE schemaname = current_schema()",
     indexes: "SELECT c.relname::text, i.indisvalid::int::bigint FROM pg_index i \
@@ -136,7 +143,7 @@ pub(super) static POSTGRES: Dialect = Dialect {
 pub(super) static MYSQL: Dialect = Dialect {
     begin: "SET SESSION innodb_lock_wait_timeout = 8, wait_timeout = 10; \
             SET TRANSACTION ISOLATION LEVEL READ COMMITTED; START TRANSACTION; \
-            SELECT revision, number FROM change_head FOR UPDATE",
+            SELECT revision, number, last_writer FROM change_head FOR UPDATE",
     commit: "COMMIT; SET SESSION wait_timeout = DEFAULT",
     notify: "",
     begin_migration: "SELECT GET_LOCK(LEFT(CONCAT('spire ', DATABASE()), 64), 300)",
@@ -146,6 +153,7 @@ pub(super) static MYSQL: Dialect = Dialect {
         (2, include_str!("../migrations/mysql/2.sql")),
         (3, include_str!("../migrations/mysql/3.sql")),
         (4, include_str!("../migrations/mysql/4.sql")),
+        (5, include_str!("../migrations/mysql/5.sql")),
     ],
     tables: "SELECT table_name FROM information_schema.tables WHERE table_schema = DATABASE()",
     indexes: "SELECT DISTINCT index_name, 1 FROM information_schema.statistics \
@@ -300,25 +308,44 @@ impl Place {
         Ok(names)
     }
 
-    /// Pokes `changed` with what other servers commit, as far as the database tells, until `stop`
-    /// fires.
-    pub(super) async fn listen(self, changed: watch::Sender<Revision>, stop: CancellationToken) {
-        if let Self::Postgres(options) = self {
-            notifications::listen(*options, changed, stop).await;
+    /// How many connections there are beside those that only read: the writer's, and the listener's.
+    pub(super) fn own_connections(&self) -> u32 {
+        match self {
+            Self::Postgres(_) => 2,
+            Self::Sqlite(_) | Self::MySql(_) => 1,
         }
     }
 
-    /// Tells what is weaker about its connections than it may seem.
+    /// Pokes `changed` with what other servers commit, as far as the database tells, until `stop`
+    /// fires. A connection is kept for `lifetime` at most.
+    pub(super) async fn listen(
+        self,
+        changed: watch::Sender<Revision>,
+        lifetime: Option<Duration>,
+        stop: CancellationToken,
+    ) {
+        if let Self::Postgres(options) = self {
+            notifications::listen(*options, changed, lifetime, stop).await;
+        }
+    }
+
+    /// What is weaker about its connections than it may seem.
+    pub(super) fn weakness(&self) -> Option<&'static str> {
+        match self {
+            Self::Postgres(options) if matches!(options.get_ssl_mode(), PgSslMode::VerifyCa) => {
+                Some(
+                    "Datastore may show a certificate with any name, and public authorities count \
+                     too; set sslmode=verify-full where the certificate has the name of the host",
+                )
+            }
+            _ => None,
+        }
+    }
+
+    /// Tells that in the log.
     pub(super) fn warn(&self) {
-        if let Self::Postgres(options) = self
-            && matches!(options.get_ssl_mode(), PgSslMode::VerifyCa)
-        {
-            tracing::warn!(
-                subsystem_name = "datastore",
-                database = self.name(),
-                "Datastore may show a certificate with any name, and public authorities count too; \
-                 set sslmode=verify-full where the certificate has the name of the host"
-            );
+        if let Some(weakness) = self.weakness() {
+            tracing::warn!(subsystem_name = "datastore", database = self.name(), "{weakness}");
         }
     }
 

@@ -27,19 +27,20 @@ const OPENING: Duration = Duration::from_secs(5);
 const SILENCE: Duration = Duration::from_secs(30);
 const ANSWER: Duration = Duration::from_secs(5);
 
-/// Listens until `stop` fires, and pokes `changed` with what it hears. What is missed while the
-/// connection is away is found by those who look from time to time.
+/// Listens until `stop` fires, each time for `lifetime` at most, and pokes `changed` with what it
+/// hears. What is missed while the connection is away is found by those who look from time to time.
 pub(in crate::store) async fn listen(
     options: PgConnectOptions,
     changed: watch::Sender<Revision>,
+    lifetime: Option<Duration>,
     stop: CancellationToken,
 ) {
     let mut is_heard = true;
     loop {
-        let Some(outcome) = stop.run_until_cancelled(hear(&options, &changed, SILENCE)).await
-        else {
-            return;
-        };
+        let heard = timeout(lifetime.unwrap_or(Duration::MAX), hear(&options, &changed, SILENCE));
+        let Some(outcome) = stop.run_until_cancelled(heard).await else { return };
+        // Where its time was up it is replaced at once.
+        let Ok(outcome) = outcome else { continue };
         if let Err(error) = outcome
             && std::mem::replace(&mut is_heard, false)
         {

@@ -1,5 +1,6 @@
 //! Every kind of database into every other, and back.
 
+use spire_core::bundle::X509Authority;
 use spire_server::store::copy::{Count, Kind as Records, Outcome};
 
 use super::*;
@@ -29,6 +30,11 @@ async fn everything_arrives_everywhere_and_comes_back(kind: Kind) {
         assert_eq!(report.counts, counts());
         assert_eq!((report.skipped.total(), report.remarks.total()), (0, 0));
         assert_eq!(dump(&target).await, held, "{kind:?} to {to:?}");
+
+        if to == Kind::Postgres {
+            let counted = "SELECT reltuples::bigint FROM pg_class WHERE relname = 'entries'";
+            assert_eq!(target.number(counted).await, i64::from(ENTRIES) + 1);
+        }
 
         let report = run(&there).await.unwrap();
         assert_eq!(report.outcome, Outcome::AlreadyThere);
@@ -73,4 +79,18 @@ async fn a_server_goes_on(source: &Fresh, target: &Location) {
     let filter = EntryFilter { selectors: Some(found), ..EntryFilter::default() };
     assert_eq!(store.count_entries(&filter).await, Ok(2), "links are there");
     store.close().await;
+}
+
+#[tokio::test]
+async fn bundles_of_a_megabyte_fit_into_what_a_database_takes_at_once() {
+    let source = Fresh::new(Kind::Sqlite).await;
+    for number in 0..20 {
+        let root = X509Authority { certificate: vec![number; 1 << 20].into(), tainted: false };
+        let name = domain(&format!("d{number}.org"));
+        source.store.append_to_bundle(name, vec![root], vec![]).await.unwrap();
+    }
+    source.store.close().await;
+    let target = Location::new(Kind::MySql).await;
+    let report = run(&order(&source.settings, &target.settings())).await.unwrap();
+    assert_eq!((report.outcome, report.counts[0].copied), (Outcome::Copied, 20));
 }

@@ -81,7 +81,7 @@ async fn a_source_that_is_none_is_refused(kind: Kind) {
     let fresh = Fresh::new(kind).await;
     fresh.store.close().await;
     assert!(told(&fresh.settings).await.contains("holds nothing"));
-    fresh.database.execute("UPDATE schema_version SET version = 1000").await;
+    fresh.database.execute("UPDATE schema_version SET version = 1000, readable_since = 1000").await;
     let error = run(&order(&fresh.settings, &target.settings())).await.unwrap_err();
     assert!(matches!(error, CopyError::Open(OpenError::TooNew { found: 1000, .. })), "{error}");
     fresh.database.execute("UPDATE schema_version SET version = 1").await;

@@ -149,7 +149,7 @@ async fn case_16_each_server_goes_on_with_its_own_authorities(kind: Kind) {
     one.prepare("B", status::PREPARED, NOW - 60).await;
     two.prepare("B", status::OLD, NOW - 7200).await;
     two.journal.x509_cas.rotate_right(1);
-    let mut spire = spire(kind, 25).await;
+    let mut spire = spire(kind, schema_of(kind, 16)).await;
     spire.bundle(&bundle_of(&[&one, &two, &nameless]));
     spire.ca_journal(&one.id, &one.journal);
     spire.ca_journal(&two.id, &two.journal);
@@ -210,7 +210,7 @@ async fn case_16_journals_that_ended_long_ago_are_skipped(kind: Kind) {
         server
     };
     let (recent, long_ago) = (ended(13).await, ended(15).await);
-    let mut spire = spire(kind, 25).await;
+    let mut spire = spire(kind, schema_of(kind, 16)).await;
     spire.bundle(&bundle_of(&[&recent, &long_ago]));
     spire.ca_journal(&recent.id, &recent.journal);
     let old = spire.ca_journal(&long_ago.id, &long_ago.journal);
@@ -229,7 +229,7 @@ async fn case_16_journals_that_ended_long_ago_are_skipped(kind: Kind) {
 
 async fn case_16_a_ca_that_was_revoked_is_not_used_again(kind: Kind) {
     let server = SpireServer::new().await;
-    let mut spire = spire(kind, 25).await;
+    let mut spire = spire(kind, schema_of(kind, 16)).await;
     spire.bundle(&messages::Bundle { root_cas: Vec::new(), ..bundle_of(&[&server]) });
     spire.ca_journal(&server.id, &server.journal);
     let copied = copied(&mut spire, kind).await;
@@ -290,7 +290,7 @@ async fn case_18_a_ca_below_an_upstream_needs_no_root_of_its_own(kind: Kind) {
     server.add_ca("A", status::ACTIVE, NOW - 3600, &key, chain[0].clone(), chain_bytes);
     server.id = server.journal.x509_cas[0].authority_id.clone();
     server.roots = vec![root(&top, false)];
-    let mut spire = spire(kind, 25).await;
+    let mut spire = spire(kind, schema_of(kind, 18)).await;
     spire.bundle(&bundle_of(&[&server]));
     spire.ca_journal(&server.id, &server.journal);
     let copied = copied(&mut spire, kind).await;

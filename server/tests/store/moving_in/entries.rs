@@ -19,15 +19,18 @@ each_database! {
 const AGENT: &str = "spiffe://example.org/spire/agent/x509pop/a";
 
 async fn case_07_parents_may_be_anything(kind: Kind) {
-    let mut spire = spire(kind, 25).await;
+    let mut spire = spire(kind, schema_of(kind, 7)).await;
     let alias = format!("{OWN}/host");
     let token = "spiffe://example.org/spire/agent/join_token/abc";
     spire.agent(token, "join_token", "1", at(LATER), &[]);
+    spire.agent(AGENT, "x509pop", "1", at(LATER), &[]);
+    spire.node_selectors(AGENT, &["a:1", "b:2"]);
     let parents = [
         ("alias", alias.as_str(), token),
         ("below-alias", "spiffe://example.org/one", &alias),
         ("below-entry", "spiffe://example.org/two", "spiffe://example.org/one"),
         ("below-server", "spiffe://example.org/three", "spiffe://example.org/spire/server"),
+        ("below-group", "spiffe://example.org/five", "spiffe://example.org/three"),
         ("below-nobody", "spiffe://example.org/four", "spiffe://example.org/missing"),
     ];
     let of_token = format!("spiffe_id:{token}");
@@ -44,19 +47,23 @@ async fn case_07_parents_may_be_anything(kind: Kind) {
     }
     assert_eq!(*entries[0].selectors.as_set(), selectors(&[&of_token]));
 
-    // What the agent may serve of them.
+    // What the agents may serve of them: the selectors of one are those of a group.
     let mut draft = spire_server::registry::Draft::new(domain("example.org"));
     entries.iter().for_each(|entry| draft.put_entry(entry));
     copied.nodes().await.iter().for_each(|node| draft.put_node(node));
     let snapshot = draft.snapshot();
-    let authorized = snapshot.authorized(&token.parse().unwrap());
-    let mut ids: Vec<_> = authorized.iter().map(|entry| entry.id().to_string()).collect();
-    ids.sort();
-    assert_eq!(ids, ["alias", "below-alias", "below-entry"]);
+    for (agent, expected) in
+        [(token, &["alias", "below-alias", "below-entry"][..]), (AGENT, &["below-group"])]
+    {
+        let authorized = snapshot.authorized(&agent.parse().unwrap());
+        let mut ids: Vec<_> = authorized.iter().map(|entry| entry.id().to_string()).collect();
+        ids.sort();
+        assert_eq!(ids, expected, "{agent}");
+    }
 }
 
 async fn case_08_dns_names_keep_their_order(kind: Kind) {
-    let mut spire = spire(kind, 25).await;
+    let mut spire = spire(kind, schema_of(kind, 8)).await;
     let one = spire.entry("one", &format!("{OWN}/one"), AGENT, &["a:1"], &[]);
     let two = spire.entry("two", &format!("{OWN}/two"), AGENT, &["a:1"], &[]);
     // The rows of both are mixed; an update writes all rows of an entry anew.
@@ -79,7 +86,7 @@ async fn case_08_dns_names_keep_their_order(kind: Kind) {
 }
 
 async fn case_10_entry_ids_may_be_chosen(kind: Kind) {
-    let mut spire = spire(kind, 25).await;
+    let mut spire = spire(kind, schema_of(kind, 10)).await;
     let long = "x".repeat(255);
     let mut ids = vec!["7f1e0f5e-5b1c-4c53-8f1c-0a3a64a4f2f1", "my.entry_1", "CLUSTER.7f1e", &long];
     if kind != Kind::MySql {
@@ -222,7 +229,7 @@ async fn case_17_what_no_server_takes_is_named(kind: Kind) {
 }
 
 async fn case_20_what_belongs_to_no_entry_is_skipped(kind: Kind) {
-    let mut spire = spire(kind, 25).await;
+    let mut spire = spire(kind, schema_of(kind, 20)).await;
     let bundle = spire.bundle(&empty("a.org"));
     let first = spire.entry("first", &format!("{OWN}/1"), AGENT, &["a:1"], &[]);
     let gone = spire.entry("gone", &format!("{OWN}/2"), AGENT, &["a:1", "a:2"], &[]);

@@ -21,7 +21,7 @@ fn public_key(kid: &str, not_after: i64, tainted_key: bool) -> PublicKey {
 
 async fn case_03_bundles_keep_their_content(kind: Kind) {
     let [a, b, c] = [ca(&key()).await, ca(&key()).await, ca(&key()).await];
-    let mut spire = spire(kind, 25).await;
+    let mut spire = spire(kind, schema_of(kind, 3)).await;
     let own = messages::Bundle {
         root_cas: vec![
             root(&b, false),
@@ -76,7 +76,7 @@ async fn case_03_bundles_keep_their_content(kind: Kind) {
 async fn case_03_field_6_is_read_in_both_meanings(kind: Kind) {
     let (one, two) = (key(), key());
     let (a, b) = (ca(&one).await, ca(&two).await);
-    let mut spire = spire(kind, 25).await;
+    let mut spire = spire(kind, schema_of(kind, 3)).await;
     let tainted = PublicKey { pkix_bytes: two.public_key().spki.to_vec(), ..PublicKey::default() };
     let bundle = messages::Bundle {
         root_cas: vec![root(&a, false), root(&b, false)],
@@ -94,7 +94,7 @@ async fn case_03_field_6_is_read_in_both_meanings(kind: Kind) {
 
 async fn case_03_fields_that_are_not_known_are_told(kind: Kind) {
     let root = ca(&key()).await;
-    let mut spire = spire(kind, 25).await;
+    let mut spire = spire(kind, schema_of(kind, 3)).await;
     let roots = vec![messages::Certificate { der_bytes: root.to_vec(), tainted_key: false }];
     spire.bundle(&messages::Bundle { root_cas: roots.clone(), ..empty("plain.org") });
     let mut data =
@@ -135,7 +135,7 @@ async fn a_bundle_that_cannot_be_read_is_named_and_nobody_federates_with_it() {
 }
 
 async fn case_09_entries_federate_with_bundles_and_not_with_relationships(kind: Kind) {
-    let mut spire = spire(kind, 25).await;
+    let mut spire = spire(kind, schema_of(kind, 9)).await;
     let names = ["a.org", "b.org", "c.org"];
     let rows = names.map(|name| spire.bundle(&empty(name)));
     for (id, count) in [("none", 0), ("one", 1), ("three", 3)] {

@@ -12,7 +12,7 @@ use super::super::{
 use super::ALL_FIELDS;
 use crate::entry::{
     AdditionalAttributes, BadEntryId, DnsName, DnsNameError, Entry, EntryId, EntryUpdate, Hint,
-    HintTooLong, SeveralKinds,
+    HintError, SeveralKinds,
 };
 use crate::id::{IdError, SpiffeId, TrustDomain};
 use crate::limits::{MAX_ENTRY_ITEM_BYTES, MAX_ENTRY_ITEMS};
@@ -54,7 +54,7 @@ pub enum WireEntryError {
     DnsOverlap(DnsName, DnsName),
     /// `hint`
     #[error(transparent)]
-    Hint(#[from] HintTooLong),
+    Hint(#[from] HintError),
     /// `store_svid` without a single type of selectors
     #[error(transparent)]
     StoreSvid(#[from] SeveralKinds),
@@ -354,6 +354,7 @@ mod tests {
             refusal(|wire| wire.hint = "x".repeat(1025)),
             "hint is too long, max length is 1024 characters"
         );
+        assert_eq!(refusal(|wire| wire.hint = "a\0b".into()), "hint has a NUL character");
         assert!(refusal(|wire| wire.id = "a b".into()).starts_with("entry ID \"a b\" is not"));
     }
 
