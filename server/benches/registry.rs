@@ -68,7 +68,7 @@ fn measure(criterion: &mut Criterion, fleet: &Fleet) {
         let entries = snapshot.authorized(random.of(&agents));
         assert_eq!(entries.len(), ENTRIES_PER_AGENT as usize);
         for entry in entries {
-            black_box((entry.revision_number(), entry.created_at()));
+            black_box((entry.revision_number(), entry.created_second()));
         }
     });
     let versions: Vec<_> = agents.iter().map(|id| registry.snapshot().version(id)).collect();

@@ -9,11 +9,13 @@ use spire_core::entry::{Entry, EntryId};
 use spire_core::id::{SERVER_PATH, SpiffeId, TrustDomain};
 
 use super::entry;
+use super::group::{Group, Place};
 use super::index::Index;
 use super::node;
-use super::places::Places;
-use super::records::Records;
+use super::numbers::Numbers;
+use super::selectors::{Alias, Selectors};
 use super::snapshot::{SERVER, Snapshot};
+use super::vector::Vector;
 use crate::store::{Node, Revision};
 
 /// Changes entries and nodes, and hands out snapshots of what it holds. A snapshot shares with the
@@ -21,7 +23,6 @@ use crate::store::{Node, Revision};
 #[derive(Debug)]
 pub struct Draft {
     snapshot: Snapshot,
-    places: Places,
     group_numbers: Numbers,
     /// Rises with every snapshot: groups that changed since the last one carry it.
     tick: u64,
@@ -33,8 +34,7 @@ pub struct Draft {
     link_uses: HashMap<(u32, u32), u32>,
     /// Hash of a SPIFFE ID → entry that bears it.
     bearers: Index,
-    /// Hash of a selector → how many aliases ask for it.
-    alias_selectors: HashMap<u32, u32>,
+    selectors: Selectors,
     /// Second of expiry → entry.
     expiries: Index,
 }
@@ -48,29 +48,25 @@ impl Draft {
             trust_domain,
             entry_count: 0,
             node_count: 0,
-            entries: Records::default(),
-            nodes: Records::default(),
-            groups: Records::default(),
+            groups: Vector::default(),
             entry_ids: Index::default(),
             parents: Index::default(),
-            pages: Index::default(),
             links: Index::default(),
-            aliases: Index::default(),
+            aliases: Vector::default(),
             admins: Index::default(),
             downstreams: Index::default(),
         };
         let mut draft = Self {
             snapshot,
-            places: Places::default(),
             group_numbers: Numbers::default(),
             tick: 1,
             uses: Vec::new(),
             link_uses: HashMap::new(),
             bearers: Index::default(),
-            alias_selectors: HashMap::new(),
+            selectors: Selectors::default(),
             expiries: Index::default(),
         };
-        let server = draft.group_of(SERVER_PATH.as_bytes());
+        let server = draft.group_of(SERVER_PATH);
         assert_eq!(server, SERVER, "the first group is the server's");
         draft.uses[server as usize] += 1;
         draft
@@ -89,10 +85,10 @@ impl Draft {
 
     /// Adds an entry, or replaces the one with its id.
     pub fn put_entry(&mut self, entry: &Entry) {
-        let Some(number) = self.snapshot.find_entry(&entry.id) else {
+        let Some(place) = self.snapshot.find_entry(&entry.id) else {
             return self.add_entry(entry);
         };
-        let (group, old) = self.entry_at(number);
+        let old = self.entry_at(place);
         if old == *entry {
             return;
         }
@@ -100,57 +96,62 @@ impl Draft {
             && old.spiffe_id == entry.spiffe_id
             && (old.admin, old.downstream) == (entry.admin, entry.downstream)
             && old.expires_at == entry.expires_at
-            && (group != SERVER || old.selectors == entry.selectors);
+            && (place.group != SERVER || old.selectors == entry.selectors);
         if is_filed_alike {
-            self.write_entry(number, entry, group);
+            let record = entry::pack(entry, &self.snapshot.trust_domain);
+            self.changed_group(place.group).write(place.slot, &record);
         } else {
-            self.remove_at(number, &old, group);
+            self.remove_at(place, &old);
             self.add_entry(entry);
         }
     }
 
     /// Removes an entry, where it is there.
     pub fn remove_entry(&mut self, id: &EntryId) {
-        if let Some(number) = self.snapshot.find_entry(id) {
-            let (group, old) = self.entry_at(number);
-            self.remove_at(number, &old, group);
+        if let Some(place) = self.snapshot.find_entry(id) {
+            self.remove_at(place, &self.entry_at(place));
         }
     }
 
     /// Adds a node, or replaces what is known of it.
     pub fn put_node(&mut self, node: &Node) {
-        let group = self.group_of(self.snapshot.short(&node.agent_id).as_bytes());
-        let record = node::pack(node, |text| self.snapshot.hash(text.as_bytes()));
-        let present = self.snapshot.nodes.read(group);
-        if present.is_empty() {
-            self.uses[group as usize] += 1;
-            self.snapshot.node_count += 1;
-        } else if present == record.bytes() {
-            return;
+        let group = self.group_of(self.snapshot.short(&node.agent_id));
+        let selectors = self.selectors.take(node.selectors.iter());
+        let record = node::pack(node, &selectors);
+        let present = self.snapshot.group(group).node.clone();
+        if present.as_deref() != Some(record.bytes()) {
+            self.group_mut(group).node = Some(record.bytes().into());
         }
-        self.snapshot.nodes.write(group, record.bytes());
+        match present {
+            Some(present) => self.selectors.give_back(node::selectors(&present)),
+            None => {
+                self.uses[group as usize] += 1;
+                self.snapshot.node_count += 1;
+            }
+        }
     }
 
     /// Removes a node, where it is there.
     pub fn remove_node(&mut self, agent_id: &SpiffeId) {
-        let agent_id = self.snapshot.short(agent_id).as_bytes();
-        let Some(group) = self.snapshot.find_group(agent_id) else { return };
-        if self.snapshot.node_of(group).is_some() {
-            self.snapshot.nodes.write(group, &[]);
+        let Some(group) = self.snapshot.find_group(self.snapshot.short(agent_id)) else { return };
+        let number = group.number;
+        if let Some(present) = group.node.clone() {
+            self.group_mut(number).node = None;
+            self.selectors.give_back(node::selectors(&present));
             self.snapshot.node_count -= 1;
-            self.release(group);
+            self.release(number);
         }
     }
 
     /// Removes the entries that have ceased to exist by `now`; returns how many.
     pub fn expire(&mut self, now: Timestamp) -> usize {
         let mut expired = 0;
-        while let Some((_, number)) = self.expiries.least() {
-            let (group, old) = self.entry_at(number);
+        while let Some((_, place)) = self.expiries.least() {
+            let old = self.entry_at(place);
             if old.expires_at.is_none_or(|expires_at| expires_at > now) {
                 break;
             }
-            self.remove_at(number, &old, group);
+            self.remove_at(place, &old);
             expired += 1;
         }
         expired
@@ -167,164 +168,189 @@ impl Draft {
     /// Whether nothing is left of any entry and node.
     #[cfg(test)]
     pub(super) fn is_clear(&self) -> bool {
-        let Snapshot { entry_ids, parents, pages, links, aliases, .. } = &self.snapshot;
+        let Snapshot { groups, entry_ids, parents, links, aliases, .. } = &self.snapshot;
         let Snapshot { admins, downstreams, .. } = &self.snapshot;
-        let indexes = [entry_ids, pages, links, aliases, admins, downstreams];
-        let own = [&self.bearers, &self.expiries];
-        let is_empty = indexes.iter().chain(&own).all(|index| index.least().is_none());
-        let server = parents.least().map(|(_, group)| group);
-        is_empty
+        let indexes = [entry_ids, links, admins, downstreams, &self.bearers, &self.expiries];
+        let server = parents.least().map(|(_, place)| place.group);
+        indexes.iter().all(|index| index.least().is_none())
             && server == Some(SERVER)
+            && groups.iter().flatten().count() == 1
             && self.group_numbers.taken() == 1
             && self.link_uses.is_empty()
-            && self.alias_selectors.is_empty()
+            && aliases.iter().all(|filed| filed.len() == 0)
+            && self.selectors.is_empty()
     }
 
-    fn entry_at(&self, number: u32) -> (u32, Entry) {
-        let found = self.snapshot.entry_at(number);
-        (found.group(), found.to_entry())
+    fn entry_at(&self, place: Place) -> Entry {
+        self.snapshot.entry_at(place).to_entry()
     }
 
     fn add_entry(&mut self, entry: &Entry) {
-        let group = self.group_of(self.snapshot.short(&entry.parent_id).as_bytes());
-        self.uses[group as usize] += 1;
-        let number = self.places.take(group, &mut self.snapshot.pages);
-        self.write_entry(number, entry, group);
-        self.file(number, entry, group, true);
+        let number = self.group_of(self.snapshot.short(&entry.parent_id));
+        self.uses[number as usize] += 1;
+        self.connect(number, entry, true);
+        let record = entry::pack(entry, &self.snapshot.trust_domain);
+        let group = self.changed_group(number);
+        let place = Place { group: number, slot: group.len() };
+        group.push(&record);
+        self.file(place, entry, true);
         self.snapshot.entry_count += 1;
     }
 
-    fn write_entry(&mut self, number: u32, entry: &Entry, group: u32) {
-        let record = entry::pack(entry, group, &self.snapshot.trust_domain);
-        self.snapshot.entries.write(number, record.bytes());
-        self.stamp(group);
-    }
-
-    fn remove_at(&mut self, number: u32, old: &Entry, group: u32) {
-        self.file(number, old, group, false);
-        self.snapshot.entries.write(number, &[]);
+    fn remove_at(&mut self, place: Place, old: &Entry) {
+        self.file(place, old, false);
+        self.connect(place.group, old, false);
+        // The last entry of the group takes the place that gets free.
+        let last = Place { slot: self.snapshot.group(place.group).len() - 1, ..place };
+        let moved = (last != place).then(|| self.entry_at(last));
+        if let Some(moved) = &moved {
+            self.file(last, moved, false);
+        }
+        self.changed_group(place.group).swap_remove(place.slot);
+        if let Some(moved) = &moved {
+            self.file(place, moved, true);
+        }
         self.snapshot.entry_count -= 1;
-        self.places.give_back(number, group, &mut self.snapshot.pages);
-        self.stamp(group);
-        self.release(group);
+        self.release(place.group);
     }
 
-    /// Files an entry in all indexes, or takes it out of all.
-    fn file(&mut self, number: u32, entry: &Entry, group: u32, filed: bool) {
+    /// Files an entry in all indexes that lead to it, or takes it out of all.
+    fn file(&mut self, place: Place, entry: &Entry, filed: bool) {
         let snapshot = &mut self.snapshot;
-        let id = snapshot.hash(entry.id.as_str().as_bytes());
-        let spiffe_id = snapshot.short(&entry.spiffe_id).as_bytes();
-        let name = snapshot.hash(spiffe_id);
-        let below = snapshot.find_group(spiffe_id);
-        set(&mut snapshot.entry_ids, id, number, filed);
-        set(&mut self.bearers, name, number, filed);
+        let id = snapshot.hash(entry.id.as_str());
+        let name = snapshot.hash(snapshot.short(&entry.spiffe_id));
+        set(&mut snapshot.entry_ids, id, place, filed);
+        set(&mut self.bearers, name, place, filed);
         if entry.admin {
-            set(&mut snapshot.admins, name, number, filed);
+            set(&mut snapshot.admins, name, place, filed);
         }
         if entry.downstream {
-            set(&mut snapshot.downstreams, name, number, filed);
+            set(&mut snapshot.downstreams, name, place, filed);
         }
         if let Some(expires_at) = entry.expires_at {
-            set(&mut self.expiries, expiry_second(expires_at), number, filed);
-        }
-        if group == SERVER {
-            self.file_alias(number, entry, filed);
-        }
-        if let Some(below) = below {
-            match filed {
-                true => self.uses[below as usize] += 1,
-                false => self.release(below),
-            }
-            self.link(group, below, filed);
+            set(&mut self.expiries, expiry_second(expires_at), place, filed);
         }
     }
 
-    /// Files an alias under the selector that the fewest aliases ask for.
-    fn file_alias(&mut self, number: u32, alias: &Entry, filed: bool) {
-        let hashes =
-            alias.selectors.iter().map(|selector| self.snapshot.hash(selector.as_str().as_bytes()));
-        let hashes: Vec<u32> = hashes.collect();
-        let uses = |hash: &u32| self.alias_selectors.get(hash).copied().unwrap_or_default();
-        if filed {
-            let rarest =
-                hashes.iter().copied().min_by_key(uses).expect("entries ask for something");
-            self.snapshot.aliases.insert(rarest, number);
+    /// Notes that one more, or one less, entry of `group` leads to what is below its SPIFFE ID. It
+    /// is not among the bearers meanwhile, lest a group that is made for it counts it too.
+    fn connect(&mut self, group: u32, entry: &Entry, connected: bool) {
+        let spiffe_id = self.snapshot.short(&entry.spiffe_id);
+        let below = match group {
+            SERVER => self.group_of(spiffe_id),
+            _ => match self.snapshot.find_group(spiffe_id) {
+                Some(below) => below.number,
+                None => return,
+            },
+        };
+        if group == SERVER {
+            self.file_alias(below, entry, connected);
         } else {
-            // Which was the rarest then is not known any more.
-            for hash in &hashes {
-                self.snapshot.aliases.remove(*hash, number);
+            self.link(group, below, connected);
+        }
+        match connected {
+            true => self.uses[below as usize] += 1,
+            false => self.release(below),
+        }
+    }
+
+    /// Files an alias under the rarest of its selectors.
+    fn file_alias(&mut self, group: u32, alias: &Entry, filed: bool) {
+        let selectors = self.selectors.take(alias.selectors.iter());
+        let aliases = &mut self.snapshot.aliases;
+        if filed {
+            let rarest = self.selectors.rarest(&selectors).expect("entries ask for something");
+            while aliases.len() <= rarest {
+                aliases.push(Vector::default());
+            }
+            let under_rarest = aliases.get_mut(rarest).expect("it was just made");
+            under_rarest.push(Alias { group, selectors: selectors.into() });
+            return;
+        }
+        self.selectors.give_back(selectors.iter().copied());
+        // Which was the rarest then is not known any more.
+        let is_it = |it: &Alias| it.group == group && *it.selectors == *selectors;
+        for number in &selectors {
+            let Some(filed) = aliases.get_mut(*number) else { continue };
+            let at = filed.iter().position(is_it);
+            if let Some(at) = at {
+                filed.swap_remove(at as u32);
+                break;
             }
         }
-        for hash in hashes {
-            count(&mut self.alias_selectors, hash, filed);
-        }
+        self.selectors.give_back(selectors.into_iter());
     }
 
     /// Notes that one more, or one less, entry of `group` has the SPIFFE ID of `below`'s parent.
     fn link(&mut self, group: u32, below: u32, linked: bool) {
         if group != SERVER {
             let uses = count(&mut self.link_uses, (group, below), linked);
-            set(&mut self.snapshot.links, group, below, uses > 0);
+            set(&mut self.snapshot.links, group, Place::of_group(below), uses > 0);
         }
     }
 
     /// The group of that parent, made where there is none. A group that is made leads nowhere, and
     /// all groups with entries that bear its parent's ID lead to it.
-    fn group_of(&mut self, short_parent: &[u8]) -> u32 {
+    fn group_of(&mut self, short_parent: &str) -> u32 {
         if let Some(group) = self.snapshot.find_group(short_parent) {
-            return group;
+            return group.number;
         }
-        let group = self.group_numbers.take();
-        if self.uses.len() <= group as usize {
-            self.uses.push(0);
+        let number = self.group_numbers.take();
+        let group = Some(Arc::new(Group::new(number, self.tick, short_parent)));
+        match self.snapshot.groups.get_mut(number) {
+            Some(free) => *free = group,
+            None => {
+                self.snapshot.groups.push(group);
+                self.uses.push(0);
+            }
         }
         let name = self.snapshot.hash(short_parent);
-        self.write_group(group, short_parent);
-        self.snapshot.parents.insert(name, group);
-        let bearers = self.bearers.of(name).map(|number| self.snapshot.entry_at(number));
+        self.snapshot.parents.insert(name, Place::of_group(number));
+        let bearers = self.bearers.of(name).map(|place| self.snapshot.entry_at(place));
         let above: Vec<u32> = bearers
             .filter(|bearer| bearer.short_spiffe_id() == short_parent)
-            .map(|bearer| bearer.group())
+            .map(|bearer| bearer.group().number)
             .collect();
         for above in above {
-            self.uses[group as usize] += 1;
-            self.link(above, group, true);
+            self.uses[number as usize] += 1;
+            self.link(above, number, true);
         }
+        number
+    }
+
+    fn group_mut(&mut self, number: u32) -> &mut Group {
+        let group = self.snapshot.groups.get_mut(number).and_then(Option::as_mut);
+        Arc::make_mut(group.expect("a number is free only while nothing names it"))
+    }
+
+    /// A group whose entries are about to change.
+    fn changed_group(&mut self, number: u32) -> &mut Group {
+        let tick = self.tick;
+        let group = self.group_mut(number);
+        group.changed = tick;
         group
     }
 
-    /// Marks a group as changed since the last snapshot.
-    fn stamp(&mut self, group: u32) {
-        let (changed, parent) = self.snapshot.group_record(group);
-        if changed != self.tick {
-            let parent = parent.to_owned();
-            self.write_group(group, &parent);
-        }
-    }
-
-    fn write_group(&mut self, group: u32, short_parent: &[u8]) {
-        let record = [&self.tick.to_le_bytes(), short_parent].concat();
-        self.snapshot.groups.write(group, &record);
-    }
-
     /// Takes one use from a group, and the group away with the last.
-    fn release(&mut self, group: u32) {
-        let uses = &mut self.uses[group as usize];
+    fn release(&mut self, number: u32) {
+        let uses = &mut self.uses[number as usize];
         *uses -= 1;
         if *uses == 0 {
-            let (_, parent) = self.snapshot.group_record(group);
-            self.snapshot.parents.remove(self.snapshot.hash(parent), group);
-            self.snapshot.groups.write(group, &[]);
-            self.group_numbers.give_back(group);
+            let name = self.snapshot.hash(&self.snapshot.group(number).parent);
+            self.snapshot.parents.remove(name, Place::of_group(number));
+            if let Some(group) = self.snapshot.groups.get_mut(number) {
+                *group = None;
+            }
+            self.group_numbers.give_back(number);
         }
     }
 }
 
-fn set(index: &mut Index, first: u32, second: u32, present: bool) {
+fn set(index: &mut Index, number: u32, place: Place, present: bool) {
     match present {
-        true => index.insert(first, second),
-        false => index.remove(first, second),
-    };
+        true => index.insert(number, place),
+        false => index.remove(number, place),
+    }
 }
 
 /// One more or one less; returns how many there are then.
@@ -343,30 +369,4 @@ fn count<K: std::hash::Hash + Eq + Copy>(uses: &mut HashMap<K, u32>, key: K, mor
 fn expiry_second(expires_at: Timestamp) -> u32 {
     let second = expires_at.as_second() + i64::from(expires_at.subsec_nanosecond() > 0);
     second.clamp(0, u32::MAX.into()) as u32
-}
-
-/// Numbers to give out, those that came back first.
-#[derive(Debug, Default)]
-pub(super) struct Numbers {
-    free: Vec<u32>,
-    next: u32,
-}
-
-impl Numbers {
-    pub(super) fn take(&mut self) -> u32 {
-        self.free.pop().unwrap_or_else(|| {
-            let number = self.next;
-            self.next += 1;
-            number
-        })
-    }
-
-    pub(super) fn give_back(&mut self, number: u32) {
-        self.free.push(number);
-    }
-
-    #[cfg(test)]
-    pub(super) fn taken(&self) -> usize {
-        self.next as usize - self.free.len()
-    }
 }

@@ -1,4 +1,7 @@
 //! How an entry lies in a record, and how it is read from there.
+//!
+//! The head of a record holds what the list of a sync tells of each entry: its id where that is a
+//! UUID, its revision number and the second in which it was created.
 
 use jiff::Timestamp;
 use spire_core::entry::{AdditionalAttributes, Entry, EntryId, Hint};
@@ -7,7 +10,9 @@ use spire_core::selector::{RequiredSelectors, Selector};
 use spire_core::wire::convert::{EntryView, IdView};
 use uuid::Uuid;
 
+use super::group::Group;
 use super::packing::{Packer, Texts, Unpacker, long, short};
+use super::page::{Head, Page, Record};
 use super::snapshot::Snapshot;
 
 const ADMIN: u8 = 1;
@@ -19,9 +24,8 @@ const NO_PREFETCH: u8 = 1 << 5;
 const JTI: u8 = 1 << 6;
 const UUID: u8 = 1 << 7;
 
-/// Packs an entry whose parent is the group of that number. What syncs and checks read comes
-/// first.
-pub(super) fn pack(entry: &Entry, group: u32, trust_domain: &TrustDomain) -> Packer {
+/// Packs an entry. Its parent is known from where it lies.
+pub(super) fn pack(entry: &Entry, trust_domain: &TrustDomain) -> Record {
     let uuid = canonical_uuid(entry.id.as_str());
     let attributes = entry.attributes.unwrap_or_default();
     let flags = [
@@ -36,15 +40,12 @@ pub(super) fn pack(entry: &Entry, group: u32, trust_domain: &TrustDomain) -> Pac
     ];
     let mut packer = Packer::new();
     packer.raw(&[flags.iter().filter(|(set, _)| *set).map(|(_, flag)| flag).sum()]);
-    packer.raw(&group.to_le_bytes());
-    packer.signed(entry.revision_number);
-    packer.timestamp(entry.created_at);
-    match uuid {
-        Some(uuid) => packer.raw(uuid.as_bytes()),
-        None => packer.text(entry.id.as_str()),
+    if uuid.is_none() {
+        packer.text(entry.id.as_str());
     }
     packer.text(short(&entry.spiffe_id, trust_domain));
     packer.sorted_texts(entry.selectors.iter().map(Selector::as_str).collect());
+    packer.signed(entry.created_at.subsec_nanosecond().into());
     packer.integer(entry.x509_svid_ttl.into());
     packer.integer(entry.jwt_svid_ttl.into());
     if let Some(expires_at) = entry.expires_at {
@@ -55,7 +56,16 @@ pub(super) fn pack(entry: &Entry, group: u32, trust_domain: &TrustDomain) -> Pac
     );
     packer.texts(entry.dns_names.iter().map(|name| name.as_str()));
     packer.text(entry.hint.as_str());
-    packer
+    let head = pack_head(uuid, entry.revision_number, entry.created_at.as_second());
+    Record { head, rest: packer.into_bytes() }
+}
+
+fn pack_head(uuid: Option<Uuid>, revision_number: i64, created_second: i64) -> Head {
+    let mut head = Head::default();
+    head[..16].copy_from_slice(uuid.unwrap_or_default().as_bytes());
+    head[16..24].copy_from_slice(&revision_number.to_le_bytes());
+    head[24..].copy_from_slice(&created_second.to_le_bytes());
+    head
 }
 
 /// The value of a UUID that is written as UUIDs commonly are: then its value stands for its text.
@@ -85,11 +95,31 @@ fn id_view<'a>(short: &'a str, trust_domain: &'a TrustDomain) -> IdView<'a> {
 /// An entry within a snapshot; the parts that a sync compares are read in place.
 #[derive(Debug, Clone, Copy)]
 pub struct EntryRef<'a> {
-    pub(super) snapshot: &'a Snapshot,
-    pub(super) record: &'a [u8],
+    snapshot: &'a Snapshot,
+    group: &'a Group,
+    page: &'a Page,
+    /// Its place on the page.
+    at: usize,
+    head: &'a Head,
 }
 
 impl<'a> EntryRef<'a> {
+    /// The entry of a slot that is taken.
+    pub(super) fn of(snapshot: &'a Snapshot, group: &'a Group, slot: u32) -> Self {
+        let (page, at) = group.page(slot);
+        Self { snapshot, group, page, at, head: &page.heads()[at] }
+    }
+
+    /// All entries of a page.
+    pub(super) fn of_page(
+        snapshot: &'a Snapshot,
+        group: &'a Group,
+        page: &'a Page,
+    ) -> impl Iterator<Item = Self> {
+        let heads = page.heads().iter().enumerate();
+        heads.map(move |(at, head)| Self { snapshot, group, page, at, head })
+    }
+
     /// Its id.
     pub fn id(&self) -> EntryId {
         self.with_id(|id| id.parse()).expect("ids were packed from ids")
@@ -97,14 +127,12 @@ impl<'a> EntryRef<'a> {
 
     /// Its revision number.
     pub fn revision_number(&self) -> i64 {
-        self.after_group().signed()
+        i64::from_le_bytes(self.head_bytes(16))
     }
 
-    /// When it was created.
-    pub fn created_at(&self) -> Timestamp {
-        let mut rest = self.after_group();
-        rest.signed();
-        rest.timestamp()
+    /// The second in which it was created.
+    pub fn created_second(&self) -> i64 {
+        i64::from_le_bytes(self.head_bytes(24))
     }
 
     /// All of it, read in place. Its selectors are in order of their bytes; its id may be written
@@ -113,23 +141,22 @@ impl<'a> EntryRef<'a> {
     where
         'a: 'b,
     {
-        let flags = self.record[0];
         let id_view = |short| id_view(short, self.snapshot.trust_domain());
-        let mut rest = self.after_group();
         // In the order in which they were packed.
-        let (revision_number, created_at) = (rest.signed(), rest.timestamp());
+        let (flags, mut rest) = self.rest();
         let id = match flags & UUID {
             0 => rest.text(),
-            _ => hyphenated(Uuid::from_bytes(rest.array()), buffer),
+            _ => hyphenated(self.uuid(), buffer),
         };
         let (spiffe_id, selectors) = (id_view(rest.text()), rest.texts());
+        let created_at = Timestamp::new(self.created_second(), rest.signed() as i32);
         let (x509_svid_ttl, jwt_svid_ttl) = (rest.integer() as u32, rest.integer() as u32);
         let expires_at = (flags & EXPIRES != 0).then(|| rest.timestamp());
         let (federates_with, dns_names) = (rest.texts(), rest.texts());
         EntryView {
             id,
             spiffe_id,
-            parent_id: id_view(self.snapshot.group_name(self.group())),
+            parent_id: id_view(&self.group.parent),
             selectors,
             x509_svid_ttl,
             jwt_svid_ttl,
@@ -140,8 +167,8 @@ impl<'a> EntryRef<'a> {
             store_svid: flags & STORE_SVID != 0,
             expires_at,
             hint: rest.text(),
-            revision_number,
-            created_at,
+            revision_number: self.revision_number(),
+            created_at: created_at.expect("times were packed from times"),
             attributes: (flags & ATTRIBUTES != 0).then_some(AdditionalAttributes {
                 disable_x509_svid_prefetch: flags & NO_PREFETCH != 0,
                 jwt_svid_include_jti: flags & JTI != 0,
@@ -159,8 +186,8 @@ impl<'a> EntryRef<'a> {
         let names = view.dns_names.map(|name| name.parse().expect("as packed"));
         Entry {
             id: view.id.parse().expect("ids were packed from ids"),
-            spiffe_id: long(self.after_id().text(), trust_domain),
-            parent_id: long(self.snapshot.group_name(self.group()), trust_domain),
+            spiffe_id: long(self.short_spiffe_id(), trust_domain),
+            parent_id: long(&self.group.parent, trust_domain),
             selectors: RequiredSelectors::new(selectors).expect("packed from a set with members"),
             x509_svid_ttl: view.x509_svid_ttl,
             jwt_svid_ttl: view.jwt_svid_ttl,
@@ -181,51 +208,41 @@ impl<'a> EntryRef<'a> {
         self.with_id(|own| own == id)
     }
 
-    /// The number of its parent's group.
-    pub(super) fn group(&self) -> u32 {
-        let group = self.record[1..].first_chunk().expect("records are whole");
-        u32::from_le_bytes(*group)
+    /// The group below its parent.
+    pub(super) fn group(&self) -> &'a Group {
+        self.group
     }
 
     /// Its SPIFFE ID, shortened.
-    pub(super) fn short_spiffe_id(&self) -> &'a [u8] {
-        self.after_id().text_bytes()
-    }
-
-    /// Its selectors' texts in order.
-    pub(super) fn selector_texts(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
-        let mut rest = self.after_id();
-        rest.text_bytes();
-        rest.texts().bytes()
-    }
-
-    fn after_group(&self) -> Unpacker<'a> {
-        Unpacker::new(&self.record[1 + size_of::<u32>()..])
-    }
-
-    fn before_id(&self) -> Unpacker<'a> {
-        let mut rest = self.after_group();
-        rest.signed();
-        rest.timestamp();
-        rest
+    pub(super) fn short_spiffe_id(&self) -> &'a str {
+        let (flags, mut rest) = self.rest();
+        if flags & UUID == 0 {
+            rest.text_bytes();
+        }
+        rest.text()
     }
 
     fn with_id<T>(&self, read: impl FnOnce(&str) -> T) -> T {
-        let mut rest = self.before_id();
-        if self.record[0] & UUID != 0 {
-            read(hyphenated(Uuid::from_bytes(rest.array()), &mut Uuid::encode_buffer()))
-        } else {
+        let (flags, mut rest) = self.rest();
+        if flags & UUID == 0 {
             read(rest.text())
+        } else {
+            read(hyphenated(self.uuid(), &mut Uuid::encode_buffer()))
         }
     }
 
-    fn after_id(&self) -> Unpacker<'a> {
-        let mut rest = self.before_id();
-        if self.record[0] & UUID != 0 {
-            rest.array::<16>();
-        } else {
-            rest.text_bytes();
-        }
-        rest
+    fn uuid(&self) -> Uuid {
+        Uuid::from_bytes(self.head_bytes(0))
+    }
+
+    fn head_bytes<const N: usize>(&self, at: usize) -> [u8; N] {
+        *self.head[at..].first_chunk().expect("it was packed so")
+    }
+
+    /// Its flags, and what follows them.
+    fn rest(&self) -> (u8, Unpacker<'a>) {
+        let mut rest = Unpacker::new(self.page.rest(self.at));
+        let [flags] = rest.array();
+        (flags, rest)
     }
 }

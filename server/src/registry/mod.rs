@@ -6,15 +6,18 @@
 
 mod draft;
 mod entry;
+mod group;
 mod index;
 mod node;
+mod numbers;
 mod packing;
-mod places;
-mod records;
+mod page;
 mod refresh;
+mod selectors;
 mod snapshot;
 #[cfg(test)]
 mod tests;
+mod vector;
 
 use std::sync::Arc;
 

@@ -2,8 +2,24 @@
 //! Records never leave the process, so that there is no version and no error: what is read was
 //! written by the same code.
 
+use std::iter::repeat_n;
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use spire_core::id::{SpiffeId, TrustDomain};
+
+/// Parts end to end in one shared allocation, into which they are copied once.
+pub(super) fn joined<T: Copy + Default>(parts: &[&[T]]) -> Arc<[T]> {
+    let count = parts.iter().map(|part| part.len()).sum();
+    let mut all: Arc<[T]> = repeat_n(T::default(), count).collect();
+    let mut room = Arc::get_mut(&mut all).expect("nobody else has it yet");
+    for part in parts {
+        let (here, behind) = room.split_at_mut(part.len());
+        here.copy_from_slice(part);
+        room = behind;
+    }
+    all
+}
 
 /// An ID as records hold it: without what all IDs of the trust domain begin with.
 pub(super) fn short<'a>(id: &'a SpiffeId, trust_domain: &TrustDomain) -> &'a str {
@@ -34,6 +50,10 @@ impl Packer {
 
     pub(super) fn bytes(&self) -> &[u8] {
         &self.0
+    }
+
+    pub(super) fn into_bytes(self) -> Vec<u8> {
+        self.0
     }
 
     pub(super) fn raw(&mut self, bytes: &[u8]) {
@@ -145,13 +165,6 @@ impl<'a> Unpacker<'a> {
 pub struct Texts<'a> {
     count: u64,
     rest: Unpacker<'a>,
-}
-
-impl<'a> Texts<'a> {
-    /// For comparing alone.
-    pub(super) fn bytes(mut self) -> impl Iterator<Item = &'a [u8]> {
-        (0..self.count).map(move |_| self.rest.text_bytes())
-    }
 }
 
 impl<'a> Iterator for Texts<'a> {

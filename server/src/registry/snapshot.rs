@@ -2,9 +2,10 @@
 //!
 //! Entries below the same parent form a group and lie side by side. A group leads to those groups
 //! whose parent is the SPIFFE ID of one of its entries, so that finding what an agent may serve goes
-//! from group to group and never looks at an entry. Each node has a group, with entries or without.
-//! An alias is filed under one of its selectors, the rarest among aliases when it came: an agent
-//! finds it by walking its own selectors, and a selector that all nodes share leads to few aliases.
+//! from group to group and never looks at an entry. Each node has a group, with entries or without,
+//! and so has each alias for what is below its SPIFFE ID. An alias is filed under one of its
+//! selectors, the rarest when it came: an agent finds it by walking its own selectors, and a
+//! selector that all nodes share leads to few aliases.
 
 use std::collections::HashSet;
 use std::hash::BuildHasher;
@@ -16,10 +17,12 @@ use spire_core::id::{SpiffeId, TrustDomain};
 
 use super::draft::Draft;
 use super::entry::EntryRef;
+use super::group::{Group, Place};
 use super::index::Index;
-use super::node::NodeRef;
+use super::node::{self, NodeRef};
 use super::packing::short;
-use super::records::Records;
+use super::selectors::Alias;
+use super::vector::Vector;
 use crate::store::{Node, Revision};
 
 /// The number of the group below the server's own ID: the aliases.
@@ -38,21 +41,16 @@ pub struct Snapshot {
     pub(super) hasher: DefaultHashBuilder,
     pub(super) entry_count: usize,
     pub(super) node_count: usize,
-    pub(super) entries: Records,
-    /// The node whose agent is the parent of the group of that number.
-    pub(super) nodes: Records,
-    /// When each group last changed, and the shortened SPIFFE ID of its parent.
-    pub(super) groups: Records,
+    /// By number; `None` where a number is free.
+    pub(super) groups: Vector<Option<Arc<Group>>>,
     /// Hash of an entry's id → entry.
     pub(super) entry_ids: Index,
     /// Hash of a parent's ID → group.
     pub(super) parents: Index,
-    /// Group → page of `entries` that holds its entries and no others.
-    pub(super) pages: Index,
     /// Group → group that it leads to.
     pub(super) links: Index,
-    /// Hash of a selector → alias filed under it.
-    pub(super) aliases: Index,
+    /// By a selector's number, the aliases filed under it.
+    pub(super) aliases: Vector<Vector<Alias>>,
     /// Hash of a SPIFFE ID → entry that makes its holder an administrator.
     pub(super) admins: Index,
     /// Hash of a SPIFFE ID → entry that makes its holder a server below this one.
@@ -96,35 +94,38 @@ impl Snapshot {
 
     /// What is known of the node of `agent_id`; `None` where it is not attested.
     pub fn node(&self, agent_id: &SpiffeId) -> Option<NodeRef<'_>> {
-        self.node_of(self.find_group(self.short(agent_id).as_bytes())?)
+        self.find_group(self.short(agent_id))?.node.as_deref().map(NodeRef::new)
     }
 
     /// The entries that `agent_id` may serve, each once, in no order.
     pub fn authorized(&self, agent_id: &SpiffeId) -> Vec<EntryRef<'_>> {
-        let reach = self.reach(agent_id);
-        let pages = reach.reached.iter().flat_map(|group| self.pages.of(*group));
-        let records = pages.flat_map(|page| self.entries.read_page(page));
-        records.map(|record| EntryRef { snapshot: self, record }).collect()
+        let groups = self.reach(agent_id).reached;
+        let count = groups.iter().map(|group| group.len() as usize).sum();
+        let mut entries = Vec::with_capacity(count);
+        for group in groups {
+            for page in group.pages() {
+                entries.extend(EntryRef::of_page(self, group, page));
+            }
+        }
+        entries
     }
 
     /// The entry of that id, where `agent_id` may serve it.
     pub fn authorized_entry(&self, agent_id: &SpiffeId, id: &EntryId) -> Option<EntryRef<'_>> {
         let entry = self.entry(id)?;
-        self.reach(agent_id).reached.contains(&entry.group()).then_some(entry)
+        self.reach(agent_id).has(entry.group()).then_some(entry)
     }
 
     /// A print of [`Snapshot::authorized`], made without visiting the entries.
     pub fn version(&self, agent_id: &SpiffeId) -> Version {
-        let prints = self.reach(agent_id).reached.into_iter().map(|group| {
-            let (changed, _) = self.group_record(group);
-            self.hasher.hash_one((group, changed))
-        });
+        let groups = self.reach(agent_id).reached.into_iter();
+        let prints = groups.map(|group| self.hasher.hash_one((group.number, group.changed)));
         Version(prints.fold(0, u64::wrapping_add))
     }
 
     /// The entry of that id, whoever may serve it.
     pub fn entry(&self, id: &EntryId) -> Option<EntryRef<'_>> {
-        self.find_entry(id).map(|number| self.entry_at(number))
+        self.find_entry(id).map(|place| self.entry_at(place))
     }
 
     /// Whether an entry makes the holder of `id` an administrator.
@@ -138,39 +139,41 @@ impl Snapshot {
     }
 
     /// The groups whose entries `agent_id` may serve.
-    fn reach(&self, agent_id: &SpiffeId) -> Reach {
+    fn reach(&self, agent_id: &SpiffeId) -> Reach<'_> {
         let mut reach = Reach::default();
-        let Some(own) = self.find_group(self.short(agent_id).as_bytes()) else { return reach };
+        let Some(own) = self.find_group(self.short(agent_id)) else { return reach };
         reach.add(own);
-        if let Some(node) = self.node_of(own) {
-            self.aliases_of(&node).for_each(|group| reach.add(group));
+        if let Some(node) = &own.node {
+            self.aliases_of(node).for_each(|alias| reach.add(self.group(alias.group)));
         }
         let mut at = 0;
         while let Some(group) = reach.reached.get(at) {
-            self.links.of(*group).for_each(|group| reach.add(group));
+            let links = self.links.of(group.number);
+            links.for_each(|below| reach.add(self.group(below.group)));
             at += 1;
         }
         reach
     }
 
-    /// The groups below the SPIFFE IDs of a node's aliases.
-    fn aliases_of(&self, node: &NodeRef<'_>) -> impl Iterator<Item = u32> {
-        let filed = node.selector_hashes().flat_map(|hash| self.aliases.of(hash));
-        let aliases = filed.map(|alias| self.entry_at(alias)).filter(|alias| {
-            // Both are in order: what is passed over for one is not asked for by the next.
-            let mut found = node.selector_texts();
-            alias.selector_texts().all(|asked| found.any(|it| it == asked))
-        });
-        aliases.filter_map(|alias| self.find_group(alias.short_spiffe_id()))
+    /// The aliases all of whose selectors a node has.
+    fn aliases_of(&self, node: &[u8]) -> impl Iterator<Item = &Alias> {
+        let found = node::selectors(node);
+        let filed = found.clone().filter_map(|number| self.aliases.get(number));
+        filed.flat_map(Vector::iter).filter(move |alias| {
+            // Each is compared with all, whichever is found: that takes no longer, and no branch
+            // waits for what an alias asks while that comes from memory.
+            let is_found = |asked| found.clone().fold(false, |is_it, it| is_it | (it == asked));
+            alias.selectors.iter().fold(true, |all, asked| all & is_found(*asked))
+        })
     }
 
     fn is_borne(&self, index: &Index, id: &SpiffeId) -> bool {
-        let id = self.short(id).as_bytes();
-        index.of(self.hash(id)).any(|number| self.entry_at(number).short_spiffe_id() == id)
+        let id = self.short(id);
+        index.of(self.hash(id)).any(|place| self.entry_at(place).short_spiffe_id() == id)
     }
 }
 
-/// Parts that the draft and the records read with.
+/// Parts that the draft and the entries read with.
 impl Snapshot {
     pub(super) fn trust_domain(&self) -> &TrustDomain {
         &self.trust_domain
@@ -180,69 +183,65 @@ impl Snapshot {
         short(id, &self.trust_domain)
     }
 
-    pub(super) fn hash(&self, text: &[u8]) -> u32 {
+    pub(super) fn hash(&self, text: &str) -> u32 {
         self.hasher.hash_one(text) as u32
     }
 
-    pub(super) fn entry_at(&self, number: u32) -> EntryRef<'_> {
-        EntryRef { snapshot: self, record: self.entries.read(number) }
+    pub(super) fn entry_at(&self, place: Place) -> EntryRef<'_> {
+        EntryRef::of(self, self.group(place.group), place.slot)
     }
 
-    pub(super) fn find_entry(&self, id: &EntryId) -> Option<u32> {
-        let mut candidates = self.entry_ids.of(self.hash(id.as_str().as_bytes()));
-        candidates.find(|number| self.entry_at(*number).has_id(id.as_str()))
+    pub(super) fn find_entry(&self, id: &EntryId) -> Option<Place> {
+        let mut candidates = self.entry_ids.of(self.hash(id.as_str()));
+        candidates.find(|place| self.entry_at(*place).has_id(id.as_str()))
     }
 
-    pub(super) fn node_of(&self, group: u32) -> Option<NodeRef<'_>> {
-        let record = self.nodes.read(group);
-        (!record.is_empty()).then(|| NodeRef::new(record))
+    pub(super) fn group(&self, number: u32) -> &Group {
+        let group = self.groups.get(number).and_then(Option::as_deref);
+        group.expect("a number is free only while nothing names it")
     }
 
-    pub(super) fn find_group(&self, short_parent: &[u8]) -> Option<u32> {
-        let mut candidates = self.parents.of(self.hash(short_parent));
-        candidates.find(|group| self.group_record(*group).1 == short_parent)
-    }
-
-    /// When a group last changed, and the shortened SPIFFE ID of its parent.
-    pub(super) fn group_record(&self, group: u32) -> (u64, &[u8]) {
-        let (changed, name) = self.groups.read(group).split_first_chunk().expect("as written");
-        (u64::from_le_bytes(*changed), name)
-    }
-
-    /// The shortened SPIFFE ID of a group's parent.
-    pub(super) fn group_name(&self, group: u32) -> &str {
-        let (_, name) = self.group_record(group);
-        std::str::from_utf8(name).expect("packed from an ID")
+    pub(super) fn find_group(&self, short_parent: &str) -> Option<&Group> {
+        let candidates = self.parents.of(self.hash(short_parent));
+        let mut candidates = candidates.map(|place| self.group(place.group));
+        candidates.find(|group| *group.parent == *short_parent)
     }
 }
 
 /// Groups, each once, in the order in which they were reached.
 #[derive(Debug, Default)]
-struct Reach {
-    reached: Vec<u32>,
-    /// The same, once there are too many to look through.
+struct Reach<'a> {
+    reached: Vec<&'a Group>,
+    /// The numbers of the same, once there are too many to look through.
     set: HashSet<u32>,
 }
 
-impl Reach {
+impl<'a> Reach<'a> {
     const FEW: usize = 16;
 
     /// Aliases are below the server, and no agent may serve what is: that group is never reached.
-    fn add(&mut self, group: u32) {
-        if group == SERVER {
+    fn add(&mut self, group: &'a Group) {
+        if group.number == SERVER {
             return;
         }
         if self.reached.len() < Self::FEW {
-            if !self.reached.contains(&group) {
+            if !self.has(group) {
                 self.reached.push(group);
             }
             return;
         }
         if self.set.is_empty() {
-            self.set.extend(&self.reached);
+            self.set.extend(self.reached.iter().map(|group| group.number));
         }
-        if self.set.insert(group) {
+        if self.set.insert(group.number) {
             self.reached.push(group);
+        }
+    }
+
+    fn has(&self, group: &Group) -> bool {
+        match self.set.is_empty() {
+            true => self.reached.iter().any(|reached| reached.number == group.number),
+            false => self.set.contains(&group.number),
         }
     }
 }

@@ -120,7 +120,7 @@ fn revision(entry: &EntryRef<'_>) -> EntryRevision {
     EntryRevision {
         id: entry.id().to_string(),
         revision_number: entry.revision_number(),
-        created_at: entry.created_at().as_second(),
+        created_at: entry.created_second(),
     }
 }
 
