@@ -136,7 +136,7 @@ async fn questions(
         }
         let cut = road.borrow().at_commit;
         if let Some(cut) = cut
-            && piece.windows(6).any(|window| window == b"COMMIT")
+            && has_commit(piece)
         {
             road.send_modify(|road| road.at_commit = None);
             if cut == Cut::AfterCommit {
@@ -148,6 +148,12 @@ async fn questions(
         }
         to.write_all(piece).await?;
     }
+}
+
+/// Whether a transaction is committed by it, not begun as `READ COMMITTED`.
+fn has_commit(piece: &[u8]) -> bool {
+    let mut words = piece.windows(6).enumerate();
+    words.any(|(at, word)| word == b"COMMIT" && piece.get(at + 6) != Some(&b'T'))
 }
 
 async fn answers(

@@ -368,6 +368,24 @@ mod tests {
         assert_eq!(store.latest_revision().await, Ok(*store.changed().borrow()));
     }
 
+    /// The clock goes on by itself while everybody waits.
+    #[tokio::test]
+    async fn a_caller_waits_for_a_database_on_another_machine_with_a_bound() {
+        let database = Database::new(Engine::Postgres).await.unwrap();
+        let settings = Settings::new("postgres", &database.connection_string()).unwrap();
+        let store = Store::open(&settings).await.unwrap();
+        let begun = Instant::now();
+        let endless = store.write((), |_, ()| {
+            Box::pin(async {
+                tokio::time::pause();
+                std::future::pending::<Result<(), _>>().await
+            })
+        });
+        assert_eq!(endless.await, Err(too_slow()));
+        assert_eq!(begun.elapsed().as_secs(), LONGEST.as_secs());
+        tokio::time::resume();
+    }
+
     /// Both wait when the task begins, and share a transaction.
     #[tokio::test]
     async fn a_question_that_fails_spoils_nothing_either() {
