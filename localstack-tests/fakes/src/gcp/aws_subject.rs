@@ -13,6 +13,7 @@ pub(super) const CALLER_IDENTITY: &str =
 
 /// That of [`Imds`](crate::aws::Imds).
 const SECRET: &str = "secret";
+const SESSION: &str = "session";
 /// The digest of nothing, which the request has for a body.
 const EMPTY: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
@@ -39,12 +40,19 @@ fn verify(request: &Value, audience: &str) -> Option<()> {
     let part = |name: &str| parts.split(", ").find_map(|part| part.strip_prefix(name));
     let (credential, signature) = (part("Credential=")?, part("Signature=")?);
     let names = part("SignedHeaders=")?;
-    let (_key, scope) = credential.split_once('/')?;
+    let (key, scope) = credential.split_once('/')?;
     let [date, region, "sts", "aws4_request"] = scope.split('/').collect::<Vec<_>>()[..] else {
         return None;
     };
 
     let url = request["url"].as_str()?;
+    // Keys that were lent count with what they were lent with alone.
+    let is_lent = key.starts_with("ASIA");
+    let has_session = header("x-amz-security-token") == Some(SESSION)
+        && names.split(';').any(|name| name == "x-amz-security-token");
+    if is_lent && !has_session {
+        return None;
+    }
     let signs_what_counts = ["host", "x-amz-date", "x-goog-cloud-target-resource"]
         .iter()
         .all(|needed| names.split(';').any(|name| name == *needed));

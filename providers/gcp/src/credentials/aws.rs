@@ -9,7 +9,7 @@ use aws_sigv4::sign::v4;
 use http::Method;
 use jiff::Timestamp;
 use serde::Deserialize;
-use spire_core::remote::Client;
+use spire_core::remote::{Client, Endpoints};
 use url::Url;
 use url::form_urlencoded::byte_serialize;
 use zeroize::Zeroizing;
@@ -88,10 +88,12 @@ impl Aws {
         &self,
         roles_url: Option<&str>,
         audience: &str,
-        client: &Client,
         variable: Variables<'_>,
         now: Timestamp,
     ) -> Result<Zeroizing<String>, String> {
+        // Not by a proxy: what the service hands out are keys, in the clear.
+        let client = Client::of_metadata(&Endpoints::default());
+        let client = client.map_err(|error| error.to_string())?;
         let metadata = Metadata { client, session_url: self.imdsv2_session_token_url.as_deref() };
         let region = match variable("AWS_REGION").or_else(|| variable("AWS_DEFAULT_REGION")) {
             Some(region) => region,
@@ -154,7 +156,7 @@ fn signed(
 
 /// The metadata service of the machine that the server runs on.
 struct Metadata<'m> {
-    client: &'m Client,
+    client: Client,
     session_url: Option<&'m str>,
 }
 
@@ -200,7 +202,7 @@ impl Metadata<'_> {
         url: &str,
         header: Option<(&str, &str)>,
     ) -> Result<Zeroizing<String>, String> {
-        let answer = oauth::ask(self.client, method, url, |request| match header {
+        let answer = oauth::ask(&self.client, method, url, |request| match header {
             Some((name, value)) => request.header(name, value),
             None => request,
         });
@@ -211,7 +213,6 @@ impl Metadata<'_> {
 
 #[cfg(test)]
 mod tests {
-    use spire_core::remote::Endpoints;
     use spire_fakes::aws::{Imds, Instance, Mode};
     use spire_fakes::gcp::{Google, SubjectSource};
 
@@ -299,7 +300,7 @@ mod tests {
             let variable = |name: &str| {
                 set.iter().find(|(set, _)| *set == name).map(|(_, value)| value.to_string())
             };
-            source.subject_token(None, "a", &world.client, &variable, NOW).await.unwrap_err()
+            source.subject_token(None, "a", &variable, NOW).await.unwrap_err()
         };
         assert!(token(&[]).await.contains("region_url"));
         assert!(token(&[("AWS_REGION", "r")]).await.contains("AWS_ACCESS_KEY_ID"));

@@ -7,8 +7,9 @@ use http::header::{HeaderName, HeaderValue};
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Map, Value};
-use spire_core::remote::Client;
+use spire_core::remote::{Client, Endpoints};
 use tokio::io::AsyncReadExt;
+use url::{Host, Url};
 use zeroize::Zeroizing;
 
 use super::aws::{Aws, Variables};
@@ -126,7 +127,7 @@ impl ExternalAccount {
     ) -> Result<AccessToken, String> {
         let Source { url, aws, .. } = &self.credential_source;
         let subject = if aws.is_meant() {
-            aws.subject_token(url.as_deref(), &self.audience, client, variable, now).await?
+            aws.subject_token(url.as_deref(), &self.audience, variable, now).await?
         } else {
             self.credential_source.subject_token(client).await?
         };
@@ -172,6 +173,12 @@ impl Source {
                 text
             }
             (None, Some(url)) => {
+                // What this machine alone can reach, no proxy can, nor need it see the token.
+                let client = match is_of_this_machine(url) {
+                    true => &Client::of_metadata(&Endpoints::default())
+                        .map_err(|error| error.to_string())?,
+                    false => client,
+                };
                 let answer = oauth::ask(client, Method::GET, url, |mut request| {
                     for (name, value) in &self.headers {
                         request = request.header(name, value.as_str().unwrap_or_default());
@@ -191,6 +198,16 @@ impl Source {
             return Err("the subject token is empty".to_owned());
         }
         Ok(token)
+    }
+}
+
+/// Whether a URL leads to this machine or to its cloud's metadata service.
+fn is_of_this_machine(url: &str) -> bool {
+    match Url::parse(url).ok().as_ref().and_then(Url::host) {
+        Some(Host::Ipv4(address)) => address.is_loopback() || address.is_link_local(),
+        Some(Host::Ipv6(address)) => address.is_loopback() || address.is_unicast_link_local(),
+        Some(Host::Domain(name)) => name == "metadata.google.internal",
+        None => false,
     }
 }
 
